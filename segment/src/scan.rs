@@ -190,6 +190,9 @@ impl Chain {
     ///
     /// # Errors
     /// [`Stop`]: why nothing can be served from here.
+    ///
+    /// # Panics
+    /// A1: if a checked header does not continue the offsets.
     pub fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<Step<'a>, Stop> {
         let gap = gap_bytes(self.position);
         if gap > 0 {

@@ -1,0 +1,147 @@
+//! What an engine does beside its shard, on the caller's own thread: its directory, opening,
+//! closing, truncating.
+
+use std::path::{Path, PathBuf};
+
+use highwater_io::{Blocking, EntryKind, Io, IoErrorKind};
+use highwater_segment::meta::META_FILE_NAME;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128};
+use crate::options::{LogOptions, validate_name};
+use crate::report::RecoveryReport;
+
+/// An engine's directory and the [`Io`] for work outside the shard.
+#[derive(Debug)]
+pub(crate) struct Control<I: Io> {
+    pub(crate) io: Blocking<I>,
+    pub(crate) root: PathBuf,
+    incarnation: u128,
+}
+
+/// What an engine's directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RootKind {
+    Missing,
+    Empty,
+    Ours,
+}
+
+/// Returns what `root` is; an error if it holds things that are not ours.
+pub(crate) fn look_at_root<I: Io>(io: &mut Blocking<I>, root: &Path) -> Result<RootKind> {
+    let entries = match io.list(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind == IoErrorKind::NotFound => return Ok(RootKind::Missing),
+        Err(error) => return Err(error.into()),
+    };
+    if entries.is_empty() {
+        return Ok(RootKind::Empty);
+    }
+    if entries.iter().any(|e| e.name == POOL_DIRECTORY && e.kind == EntryKind::Directory) {
+        return Ok(RootKind::Ours);
+    }
+    for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Directory) {
+        let inside = io.list(&root.join(&entry.name)).unwrap_or_default();
+        if inside.iter().any(|file| file.name == META_FILE_NAME) {
+            return Ok(RootKind::Ours);
+        }
+    }
+    Err(Error::new(ErrorKind::Config, "use directory", &root.display().to_string())
+        .detail("it holds files that are not Highwater's")
+        .remedy("give an empty or a new directory"))
+}
+
+/// Returns the names of the logs in `root`, sorted.
+pub(crate) fn log_names<I: Io>(io: &mut Blocking<I>, root: &Path) -> Result<Vec<String>> {
+    let entries = io.list(root)?;
+    let directories = entries.into_iter().filter(|entry| entry.kind == EntryKind::Directory);
+    Ok(directories.map(|entry| entry.name).filter(|name| validate_name(name).is_ok()).collect())
+}
+
+impl<I: Io> Control<I> {
+    /// Returns the control of the engine in `root`, which exists afterwards. The caller takes the
+    /// lock before anything else.
+    pub(crate) fn new(io: I, root: &Path) -> Result<Self> {
+        let mut io = Blocking::new(io);
+        if look_at_root(&mut io, root)? == RootKind::Missing {
+            match io.create_directory(root) {
+                Err(error) if error.kind == IoErrorKind::NotFound => {
+                    return Err(Error::from_io(error).remedy("make its parent directory first"));
+                }
+                // Another process may just have made it; the lock decides who goes on.
+                Err(error) if error.kind != IoErrorKind::AlreadyExists => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let incarnation = random_u128(&mut io);
+        Ok(Control { io, root: root.to_owned(), incarnation })
+    }
+
+    /// Makes sure, under the lock, that the directory and its `.pool` are there for good: no log
+    /// is made in a directory whose own name a power cut could take.
+    pub(crate) fn prepare_root(&mut self) -> Result<()> {
+        match self.io.create_directory(&self.root.join(POOL_DIRECTORY)) {
+            Err(error) if error.kind != IoErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        self.io.sync_directory(&self.root)?;
+        let parent = match self.root.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        match self.io.sync_directory(&parent) {
+            // Not ours to sync (and not ours to have changed).
+            Err(error) if error.kind == IoErrorKind::PermissionDenied => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Opens every log that is there.
+    pub(crate) fn open_all(&mut self) -> Result<(Vec<OpenedLog>, RecoveryReport)> {
+        let mut report = RecoveryReport::default();
+        let mut opened = Vec::new();
+        for name in log_names(&mut self.io, &self.root)? {
+            let entries = self.io.list(&self.root.join(&name))?;
+            if entries.is_empty() {
+                // A creation cut short; it is made anew when it is asked for.
+                continue;
+            }
+            match self.open(&name, &LogOptions::default(), false) {
+                Ok(log) => {
+                    report.logs.push(log.report.clone());
+                    opened.push(log);
+                }
+                Err(error) if is_dead(&error) => return Err(error),
+                Err(error) => report.failed.push((name, error)),
+            }
+        }
+        Ok((opened, report))
+    }
+
+    /// Opens one log, or makes it.
+    pub(crate) fn open(
+        &mut self,
+        name: &str,
+        options: &LogOptions,
+        rewrite: bool,
+    ) -> Result<OpenedLog> {
+        validate_name(name)?;
+        options.validate()?;
+        match self.io.create_directory(&self.root.join(name)) {
+            Err(error) if error.kind != IoErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        let root = self.root.clone();
+        let place = Place { root: &root, name, incarnation: self.incarnation };
+        open_log(&mut self.io, &place, options, rewrite)
+    }
+
+    pub(crate) fn incarnation(&self) -> u128 {
+        self.incarnation
+    }
+}
+
+/// Whether the simulated process died: nothing more can be done, by anyone.
+fn is_dead(error: &Error) -> bool {
+    error.io().is_some_and(|io| io.kind == IoErrorKind::Dead)
+}

@@ -1,0 +1,112 @@
+//! When a log is due, and moving `flushed`.
+
+use highwater_io::{FileId, IoError, Monotonic, Operation, Output};
+use highwater_segment::Offset;
+
+use super::{Flight, LogCore, Place, State, Turn};
+
+/// A flush on its way.
+#[derive(Debug)]
+pub(super) struct FlushInFlight {
+    /// Everything before this had been reported as written when the flush was submitted (D2b).
+    covers: Place,
+    base: Offset,
+}
+
+impl LogCore {
+    /// Submits a flush if the log is due and none is in flight. Files are flushed in the order of
+    /// their offsets, so `flushed` never crosses into a file whose predecessor is unflushed.
+    pub(super) fn pump_flush(&mut self, turn: &mut Turn<'_>) {
+        if self.flush.is_some() || !self.is_dirty() || !self.is_due(turn.now) {
+            return;
+        }
+        let Some((file, base, covers)) = self.next_to_flush() else { return };
+        assert!(covers.bytes <= self.written.bytes, "D2b: a flush covers only reaped writes");
+        // What is written from here on is dirty since its own completion.
+        self.dirty_since = (covers.bytes < self.written.bytes).then_some(turn.now);
+        self.flush = Some(FlushInFlight { covers, base });
+        self.submit(Flight::Flush, Operation::Flush { file }, turn);
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.written.mark.offset > self.flushed.mark.offset
+    }
+
+    /// Returns the oldest file with unflushed written bytes and what its flush would cover.
+    fn next_to_flush(&self) -> Option<(FileId, Offset, Place)> {
+        for file in &self.files {
+            let end = file.end.map_or(self.written, |end| {
+                if end.mark.offset < self.written.mark.offset { end } else { self.written }
+            });
+            if end.mark.offset <= self.flushed.mark.offset || end.mark.segment != file.base {
+                continue;
+            }
+            // D10: `flushed` stays out of a file until its name is on stable media.
+            return file.named.then_some((file.file, file.base, end));
+        }
+        None
+    }
+
+    fn is_due(&self, now: Monotonic) -> bool {
+        let sealed_is_written = self.files.front().and_then(|file| file.end).is_some_and(|end| {
+            self.written.bytes >= end.bytes && self.flushed.mark.offset < end.mark.offset
+        });
+        let policy = &self.policy;
+        let records = self.written.mark.offset.0 - self.flushed.mark.offset.0;
+        let bytes = self.written.bytes - self.flushed.bytes;
+        self.waiters.someone_waits_for_flush()
+            || self.waiters.is_full()
+            || sealed_is_written
+            || matches!(self.state, State::Detaching { .. })
+            || policy.every_group
+            || policy.records.is_some_and(|limit| records >= limit)
+            || policy.bytes.is_some_and(|limit| bytes >= limit)
+            || self.flush_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Returns when the oldest unflushed record becomes too old.
+    pub(super) fn flush_deadline(&self) -> Option<Monotonic> {
+        if self.flush.is_some() {
+            return None;
+        }
+        let interval = self.policy.interval?;
+        self.dirty_since.map(|since| since.plus(interval))
+    }
+
+    pub(super) fn flush_completed(&mut self, result: Result<Output, IoError>, turn: &mut Turn<'_>) {
+        let Some(flush) = self.flush.take() else { panic!("a flush completes once") };
+        if let Err(error) = result {
+            self.poison(error, turn);
+        }
+        if self.poisoned {
+            return;
+        }
+        assert!(flush.covers.mark.offset > self.flushed.mark.offset, "flushes bring progress");
+        assert_eq!(flush.covers.mark.segment, flush.base, "a flush covers one file");
+        self.flushed = flush.covers;
+        self.flushed_moved(turn.now);
+    }
+
+    /// Tells everyone who waits for the flush.
+    pub(super) fn flushed_moved(&mut self, now: Monotonic) {
+        if !self.is_dirty() {
+            self.dirty_since = None;
+        }
+        let context = self.ack_context(now);
+        self.waiters.flushed_moved(&context);
+        self.keeper.flushed_moved(now);
+    }
+
+    /// Closes a sealed file whose every byte is flushed; it may have been flushed before it was
+    /// sealed.
+    pub(super) fn drop_flushed_files(&mut self, turn: &mut Turn<'_>) {
+        let flushed = self.flushed.mark.offset;
+        while self.files.len() > 1
+            && self.files.front().and_then(|f| f.end).is_some_and(|e| e.mark.offset <= flushed)
+        {
+            if let Some(sealed) = self.files.pop_front() {
+                self.submit_close(sealed.file, turn);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Keeping `log.meta` while the log is open: the flushed mark lazily, the poison note at once.
+//!
+//! What must be in both slots before it is used - open state, generation, epoch, clean mark - is
+//! written by [`crate::opening`] and [`crate::maintenance`] while the log is detached. Here one
+//! slot is written at a time, each durable before the other is touched.
+
+use std::time::Duration;
+
+use highwater_io::{AlignedBuffer, FileId, IoError, Monotonic, Operation, Output};
+use highwater_segment::meta::{LogMeta, LogState, Mark, SLOT_BYTES, slot_of};
+use highwater_segment::{Generation, Offset};
+
+use super::{Flight, LogCore, Turn};
+use crate::convert::to_u64;
+
+/// The mark is written when so many bytes are flushed beyond it.
+const CHECKPOINT_BYTES: u64 = 16 << 20;
+/// The mark is written when nothing was flushed for so long.
+const CHECKPOINT_IDLE: Duration = Duration::from_millis(100);
+
+/// The state of `log.meta` of an open log.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    file: Option<FileId>,
+    needs_file: bool,
+    /// The newest snapshot that is on stable media.
+    durable: LogMeta,
+    /// The snapshot whose write is in flight.
+    in_flight: Option<LogMeta>,
+    durable_bytes: u64,
+    in_flight_bytes: u64,
+    last_flush: Monotonic,
+    /// How many slots still have to say that the log is poisoned.
+    poison_notes: usize,
+}
+
+impl Keeper {
+    pub(super) fn new(meta: LogMeta) -> Self {
+        Keeper {
+            file: None,
+            needs_file: true,
+            durable: meta,
+            in_flight: None,
+            durable_bytes: 0,
+            in_flight_bytes: 0,
+            last_flush: Monotonic(0),
+            poison_notes: 0,
+        }
+    }
+
+    pub(super) fn needs_file(&self) -> bool {
+        self.needs_file
+    }
+
+    pub(super) fn set_file(&mut self, file: FileId) {
+        self.file = Some(file);
+        self.needs_file = false;
+    }
+
+    pub(super) fn give_up_file(&mut self) {
+        self.needs_file = false;
+    }
+
+    pub(super) fn take_file(&mut self) -> Option<FileId> {
+        self.file.take()
+    }
+
+    pub(super) fn snapshot(&self) -> LogMeta {
+        self.durable.clone()
+    }
+
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.durable.segment_bytes
+    }
+
+    pub(super) fn never_rewrite_flushed(&self) -> bool {
+        self.durable.never_rewrite_flushed
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        self.durable.generation
+    }
+
+    /// Returns the mark that is on stable media.
+    pub(super) fn durable_mark(&self) -> Mark {
+        self.durable.flushed
+    }
+
+    pub(super) fn flushed_moved(&mut self, now: Monotonic) {
+        self.last_flush = now;
+    }
+
+    pub(super) fn note_poison(&mut self) {
+        self.poison_notes = 2;
+    }
+
+    pub(super) fn poison_note_pending(&self) -> bool {
+        self.poison_notes > 0 && self.file.is_some()
+    }
+}
+
+impl LogCore {
+    /// Writes a slot if one is due and none is in flight.
+    pub(super) fn pump_meta(&mut self, turn: &mut Turn<'_>) {
+        let Some(file) = self.keeper.file else { return };
+        if self.keeper.in_flight.is_some() {
+            return;
+        }
+        let mut next = self.keeper.durable.clone();
+        if self.keeper.poison_notes > 0 {
+            next.state = LogState::Poisoned;
+        } else if self.failure.is_some() || !self.checkpoint_is_due(turn.now) {
+            return;
+        }
+        next.sequence += 1;
+        next.flushed = self.flushed.mark;
+        next.high_watermark = self.written.mark.offset;
+        next.durable_watermark = self.flushed.mark.offset;
+        self.keeper.in_flight_bytes = self.flushed.bytes;
+        let mut buffer = AlignedBuffer::zeroed(SLOT_BYTES);
+        buffer.copy_from_slice(&next.encode());
+        let position = to_u64(slot_of(next.sequence) * SLOT_BYTES);
+        self.keeper.in_flight = Some(next);
+        let operation =
+            Operation::Write { file, position, buffer, length: SLOT_BYTES, dsync: true };
+        self.submit(Flight::MetaSlot, operation, turn);
+    }
+
+    fn checkpoint_is_due(&self, now: Monotonic) -> bool {
+        let behind = self.flushed.bytes - self.keeper.durable_bytes;
+        if self.flushed.mark == self.keeper.durable.flushed {
+            return false;
+        }
+        behind >= CHECKPOINT_BYTES
+            || self.roll_wanted()
+            || self.meta_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Returns when the mark is to be written because nothing else was flushed.
+    pub(super) fn meta_deadline(&self) -> Option<Monotonic> {
+        let behind = self.flushed.mark != self.keeper.durable.flushed;
+        let idle = behind && self.keeper.in_flight.is_none() && self.keeper.file.is_some();
+        idle.then(|| self.keeper.last_flush.plus(CHECKPOINT_IDLE))
+    }
+
+    pub(super) fn meta_written(&mut self, result: Result<Output, IoError>, turn: &mut Turn<'_>) {
+        let Some(written) = self.keeper.in_flight.take() else {
+            panic!("a slot's write completes once")
+        };
+        let noted = written.state == LogState::Poisoned;
+        match result {
+            Ok(_) => {
+                assert!(written.sequence > self.keeper.durable.sequence, "the sequence rises");
+                self.keeper.durable = written;
+                self.keeper.durable_bytes = self.keeper.in_flight_bytes;
+                self.keeper.poison_notes -= usize::from(noted);
+            }
+            // The note is made as best it can be: a disk that refuses it too has said enough.
+            Err(_) if noted => self.keeper.poison_notes = 0,
+            Err(error) => self.poison(error, turn),
+        }
+    }
+
+    /// Returns whether the mark on stable media has reached `offset`: recovery then scans no
+    /// segment before the one that starts there.
+    pub(super) fn mark_reached(&self, offset: Offset) -> bool {
+        self.keeper.durable_mark().offset >= offset
+    }
+}

@@ -1,0 +1,410 @@
+//! Gathering groups, assigning offsets, writing, and moving `written`.
+
+use highwater_io::{AlignedBuffer, IoError, IoErrorKind, Monotonic, Operation, Output, Token};
+use highwater_segment::builder::Stamp;
+use highwater_segment::filler::fill;
+use highwater_segment::meta::Mark;
+use highwater_segment::{BLOCK_BYTES, HEADER_BYTES, Offset, Position};
+
+use super::waiters::{AckContext, Waiter};
+use super::{Flight, LogCore, Place, State, Turn, queued_bytes};
+use crate::ack::Ack;
+use crate::convert::{to_u64, to_usize};
+use crate::error::{Error, ErrorKind};
+use crate::options::{GROUP_BYTES, WRITES_IN_FLIGHT};
+
+/// The most bytes reserved ahead at once.
+const RESERVE_STEP_MAX: u64 = 16 << 20;
+/// The least bytes reserved at once, so that small logs stay cheap.
+pub(super) const RESERVE_STEP_MIN: u64 = 64 << 10;
+/// The most spare buffers kept.
+const SPARE_BUFFERS_MAX: usize = WRITES_IN_FLIGHT;
+/// The size of the buffers that are kept: a group, its tail block and its filler.
+const SPARE_BUFFER_BYTES: usize = GROUP_BYTES + 2 * 4096;
+
+/// Where the next batch goes, and the bytes before it in its block: that block is rewritten, with
+/// an identical prefix, when the next group is.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) position: Position,
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    pub(super) fn new(position: Position, bytes: Vec<u8>) -> Self {
+        let prefix = position.0 - position.block_start().0;
+        assert_eq!(to_u64(bytes.len()), prefix, "the tail is the prefix of its block");
+        Tail { position, bytes }
+    }
+}
+
+/// A group on its way to the disk.
+#[derive(Debug)]
+pub(super) struct WriteInFlight {
+    token: Token,
+    /// Where the log's written prefix ends once this and all before it are done.
+    end: Place,
+    /// Durable by itself when it completes.
+    dsync: bool,
+    done: bool,
+}
+
+impl WriteInFlight {
+    pub(super) fn end_place(&self) -> Place {
+        self.end
+    }
+}
+
+/// What the next group will be.
+struct Plan {
+    batches: usize,
+    bytes: u64,
+    waits_for_flush: bool,
+    pads: bool,
+}
+
+impl LogCore {
+    /// Forms and submits groups as long as the rules let another one go.
+    pub(super) fn pump_writes(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            self.take_flush_wishes(turn);
+            if self.groups_held() || self.roll_in_progress() {
+                return;
+            }
+            let Some(plan) = self.plan_group() else { return };
+            if self.tail.position.0 + plan.bytes > self.keeper.segment_bytes() {
+                self.request_roll();
+                return;
+            }
+            let end = Position(self.tail.position.0 + plan.bytes).block_end();
+            if end.0 > self.active().reserved_to {
+                self.request_space(end.0, turn);
+                return;
+            }
+            if plan.waits_for_flush && self.durable_in_flight() {
+                return;
+            }
+            self.write_group(&plan, turn);
+            self.reserve_ahead(turn);
+        }
+    }
+
+    /// A wish to flush at the head of the queue: it waits for all that has an offset by now.
+    fn take_flush_wishes(&mut self, turn: &mut Turn<'_>) {
+        while self.pending.front().is_some_and(|p| p.batch.is_none()) && !self.drain_is_over() {
+            let Some(wish) = self.pending.pop_front() else { return };
+            self.count_drained();
+            let (base, end) = (self.next_offset, self.next_offset);
+            let waiter = Waiter {
+                base,
+                records: 0,
+                end,
+                ack: Ack::LEADER_FLUSHED,
+                cell: wish.cell,
+                assigned_at: turn.now,
+                written_at: Monotonic(0),
+                acked: false,
+            };
+            let context = self.ack_context(turn.now);
+            self.waiters.push(waiter, &context);
+            self.waiters.written_moved(&context);
+            self.waiters.flushed_moved(&context);
+        }
+    }
+
+    fn drain_is_over(&self) -> bool {
+        matches!(self.state, State::Detaching { drain: 0, .. })
+    }
+
+    fn count_drained(&mut self) {
+        if let State::Detaching { drain, .. } = &mut self.state {
+            *drain -= 1;
+        }
+    }
+
+    fn groups_held(&self) -> bool {
+        let unpadded_in_flight = !self.tail.position.is_block_border() && !self.writes.is_empty();
+        self.pending.is_empty()
+            || self.drain_is_over()
+            || self.writes.len() >= WRITES_IN_FLIGHT
+            || unpadded_in_flight
+            || self.waiters.is_full()
+    }
+
+    /// Returns the group that could go now: as many batches as fit, at least one.
+    fn plan_group(&self) -> Option<Plan> {
+        let mut plan = Plan { batches: 0, bytes: 0, waits_for_flush: false, pads: false };
+        let room = self.keeper.segment_bytes() - self.tail.position.0;
+        let drain = match self.state {
+            State::Detaching { drain, .. } => drain,
+            _ => usize::MAX,
+        };
+        for pending in self.pending.iter().take(drain) {
+            let Some(batch) = &pending.batch else { break };
+            let bytes = plan.bytes + batch.disk_bytes();
+            let fits = bytes <= to_u64(GROUP_BYTES) && bytes <= room;
+            if plan.batches > 0 && !fits {
+                break;
+            }
+            plan.batches += 1;
+            plan.bytes = bytes;
+            plan.waits_for_flush |= pending.ack.waits_for_flush();
+        }
+        // A lone group leaves its last block open for the next one, which then waits for it; when
+        // more is on its way the padding buys the overlap.
+        plan.pads = self.keeper.never_rewrite_flushed()
+            || !self.writes.is_empty()
+            || self.pending.len() > plan.batches;
+        (plan.batches > 0).then_some(plan)
+    }
+
+    /// Copies the group into a buffer - this is where offsets are assigned - and submits it.
+    fn write_group(&mut self, plan: &Plan, turn: &mut Turn<'_>) {
+        let start = self.tail.position;
+        let prefix = self.tail.bytes.len();
+        let end = start.plus(plan.bytes);
+        let span = to_usize(end.block_end().0 - start.block_start().0);
+        let mut buffer = self.take_buffer(span);
+        copy(&mut buffer, 0, &self.tail.bytes);
+        let mut at = prefix;
+        for _ in 0..plan.batches {
+            at = self.place_batch(&mut buffer, at, turn);
+        }
+        assert_eq!(to_u64(at - prefix), plan.bytes, "the group is as long as planned");
+        let rest = buffer.get_mut(at..span).unwrap_or_default();
+        rest.fill(0);
+        let mut next = end;
+        if plan.pads && !end.is_block_border() {
+            let stamp = self.stamp(end, turn.wall_clock_ms);
+            fill(rest, &stamp);
+            next = end.block_end();
+        }
+        let kept = to_usize(next.0 - next.block_start().0);
+        self.tail.bytes.clear();
+        self.tail
+            .bytes
+            .extend_from_slice(buffer.get(span - 4096..span - 4096 + kept).unwrap_or(&[]));
+        self.tail.position = next;
+        self.submit_group(buffer, start.block_start(), span, plan, turn);
+    }
+
+    fn place_batch(&mut self, buffer: &mut AlignedBuffer, at: usize, turn: &mut Turn<'_>) -> usize {
+        let Some(pending) = self.pending.pop_front() else { panic!("the plan counted a batch") };
+        let Some(batch) = pending.batch else { panic!("the plan counted a batch") };
+        self.count_drained();
+        let block = self.tail.position.block_start();
+        let position = block.plus(to_u64(at));
+        let header = batch.header(&self.stamp(position, turn.wall_clock_ms));
+        copy(buffer, at, &header.encode());
+        copy(buffer, at + HEADER_BYTES, batch.records_bytes());
+        let end = at + to_usize(batch.disk_bytes());
+        let padding = at + HEADER_BYTES + batch.records_bytes().len();
+        buffer.get_mut(padding..end).unwrap_or_default().fill(0);
+        let base = self.next_offset;
+        self.next_offset = base.plus(batch.record_count());
+        *turn.released_bytes += queued_bytes(&batch);
+        self.note_in_index(base, position, header.max_timestamp_ms);
+        let waiter = Waiter {
+            base,
+            records: batch.record_count(),
+            end: self.next_offset,
+            ack: pending.ack,
+            cell: pending.cell,
+            assigned_at: turn.now,
+            written_at: Monotonic(0),
+            acked: false,
+        };
+        let context = self.ack_context(turn.now);
+        self.waiters.push(waiter, &context);
+        end
+    }
+
+    fn stamp(&self, position: Position, now_ms: i64) -> Stamp {
+        Stamp {
+            salt: self.active().salt.low(),
+            generation: self.keeper.generation(),
+            position,
+            base_offset: self.next_offset,
+            leader_epoch: self.epoch,
+            flush_mark: self.flushed.mark.offset,
+            now_ms,
+        }
+    }
+
+    fn submit_group(
+        &mut self,
+        buffer: AlignedBuffer,
+        position: Position,
+        length: usize,
+        plan: &Plan,
+        turn: &mut Turn<'_>,
+    ) {
+        let active = self.active();
+        let (file, base) = (active.file, active.base);
+        // Alone and directly behind what is flushed: this write can carry its own durability.
+        let alone = self.writes.is_empty() && self.flush.is_none() && active.named;
+        let behind_flushed = self.written == self.flushed;
+        let dsync = plan.waits_for_flush && alone && behind_flushed;
+        let before = self.writes.back().map_or(self.written, |last| last.end);
+        let mark = Mark { offset: self.next_offset, segment: base, position: self.tail.position };
+        let end = Place { mark, bytes: before.bytes + plan.bytes };
+        let operation = Operation::Write { file, position: position.0, buffer, length, dsync };
+        let token = self.submit(Flight::Write, operation, turn);
+        self.writes.push_back(WriteInFlight { token, end, dsync, done: false });
+        assert!(self.writes.len() <= WRITES_IN_FLIGHT, "writes in flight are bounded");
+    }
+
+    pub(super) fn write_completed(
+        &mut self,
+        token: Token,
+        result: Result<Output, IoError>,
+        buffer: Option<AlignedBuffer>,
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(buffer) = buffer
+            && buffer.len() == SPARE_BUFFER_BYTES
+            && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+        {
+            self.spare_buffers.push(buffer);
+        }
+        let Some(write) = self.writes.iter_mut().find(|write| write.token == token) else {
+            panic!("a completed write is one of those in flight")
+        };
+        write.done = true;
+        if let Err(error) = result {
+            self.poison(error, turn);
+        }
+        if self.poisoned {
+            self.writes.retain(|write| !write.done);
+            return;
+        }
+        let before = self.written;
+        while let Some(front) = self.writes.front().filter(|write| write.done) {
+            assert!(front.end.mark.offset > self.written.mark.offset, "writes bring records");
+            self.written = front.end;
+            if front.dsync {
+                assert_eq!(self.flushed, before, "D2b: a durable write stands alone");
+                self.flushed = front.end;
+            }
+            self.writes.pop_front();
+        }
+        if self.written == before {
+            return;
+        }
+        let context = self.ack_context(turn.now);
+        self.waiters.written_moved(&context);
+        if self.flushed == self.written {
+            self.flushed_moved(turn.now);
+        } else if self.dirty_since.is_none() {
+            self.dirty_since = Some(turn.now);
+        }
+    }
+
+    pub(super) fn durable_in_flight(&self) -> bool {
+        let flush_waited_for = self.flush.is_some() && self.waiters.someone_waits_for_flush();
+        flush_waited_for || self.writes.iter().any(|write| write.dsync)
+    }
+
+    pub(super) fn ack_context(&self, now: Monotonic) -> AckContext {
+        AckContext { now, epoch: self.epoch, marks: self.marks(), progress: self.progress() }
+    }
+
+    fn note_in_index(&self, base: Offset, position: Position, max_timestamp_ms: i64) {
+        let published = self.shared.lock();
+        if let Some(active) = published.segments.last() {
+            active.index().note(base.0, position.0, max_timestamp_ms);
+        }
+    }
+
+    fn take_buffer(&mut self, bytes: usize) -> AlignedBuffer {
+        if bytes > SPARE_BUFFER_BYTES {
+            return AlignedBuffer::zeroed(bytes);
+        }
+        self.spare_buffers.pop().unwrap_or_else(|| AlignedBuffer::zeroed(SPARE_BUFFER_BYTES))
+    }
+
+    // ---------------------------------------------------------------------------------------------
+    // Space
+
+    fn request_space(&mut self, needed_to: u64, turn: &mut Turn<'_>) {
+        if self.allocating {
+            return;
+        }
+        let reserved = self.active().reserved_to;
+        let step = reserved.clamp(RESERVE_STEP_MIN, RESERVE_STEP_MAX);
+        let to = needed_to.max(reserved + step).min(self.keeper.segment_bytes());
+        self.allocate(to, turn);
+    }
+
+    /// Asks for the next stretch before it is needed, so that the writer does not wait for it.
+    fn reserve_ahead(&mut self, turn: &mut Turn<'_>) {
+        let reserved = self.active().reserved_to;
+        let step = reserved.clamp(RESERVE_STEP_MIN, RESERVE_STEP_MAX);
+        let left = reserved - self.tail.position.0.min(reserved);
+        let more_will_come = reserved < self.keeper.segment_bytes() && reserved > RESERVE_STEP_MIN;
+        if !self.allocating && more_will_come && left < step / 2 {
+            self.allocate((reserved + step).min(self.keeper.segment_bytes()), turn);
+        }
+    }
+
+    fn allocate(&mut self, to: u64, turn: &mut Turn<'_>) {
+        let active = self.active();
+        let (file, from) = (active.file, active.reserved_to);
+        assert!(to > from && to.is_multiple_of(BLOCK_BYTES), "reserve forward, whole blocks");
+        let operation = Operation::Allocate { file, position: from, length: to - from };
+        self.allocating = true;
+        self.submit(Flight::Allocate { to }, operation, turn);
+    }
+
+    pub(super) fn allocate_completed(
+        &mut self,
+        to: u64,
+        result: Result<Output, IoError>,
+        turn: &mut Turn<'_>,
+    ) {
+        self.allocating = false;
+        if self.files.is_empty() {
+            return;
+        }
+        match result {
+            Ok(_) => self.active_mut().reserved_to = to,
+            Err(error) if error.kind == IoErrorKind::Unsupported => {
+                // No reservation on this file system: a full disk is met by the write itself.
+                let whole = self.keeper.segment_bytes();
+                self.active_mut().reserved_to = whole;
+            }
+            Err(error) if error.kind == IoErrorKind::NoSpace => self.refuse_for_space(error, turn),
+            Err(error) => self.poison(error, turn),
+        }
+    }
+
+    /// The disk is full: what needs space beyond what is reserved is refused before it has an
+    /// offset (D14). What is reserved can still be used by smaller appends.
+    pub(super) fn refuse_for_space(&mut self, error: IoError, turn: &mut Turn<'_>) {
+        let fits = self.active().reserved_to;
+        let needs_more = self
+            .plan_group()
+            .is_some_and(|plan| Position(self.tail.position.0 + plan.bytes).block_end().0 > fits);
+        if !needs_more && !self.roll_in_progress() {
+            return;
+        }
+        let error = Error::from_io(error).with_kind(ErrorKind::Full);
+        while let Some(pending) = self.pending.pop_front_if(|p| p.batch.is_some()) {
+            self.count_drained_if_draining();
+            self.refuse(pending, error.clone(), turn);
+        }
+    }
+
+    fn count_drained_if_draining(&mut self) {
+        if let State::Detaching { drain, .. } = &mut self.state {
+            *drain = drain.saturating_sub(1);
+        }
+    }
+}
+
+fn copy(buffer: &mut AlignedBuffer, at: usize, bytes: &[u8]) {
+    let Some(place) = buffer.get_mut(at..at + bytes.len()) else {
+        panic!("a group fits its buffer: {} + {} bytes", at, bytes.len())
+    };
+    place.copy_from_slice(bytes);
+}

@@ -1,0 +1,326 @@
+//! An engine without a thread: the caller drives the shard. The lowest-latency way in, and what
+//! the simulator runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_io::{Backend, Io, Platform, Wait};
+use highwater_segment::{LogId, Offset, RecordBatch};
+
+use crate::ack::Ack;
+use crate::control::Control;
+use crate::core::{DetachReason, DetachedLog, queued_bytes};
+use crate::error::{Error, ErrorKind, Result};
+use crate::marks::{Isolation, Marks};
+use crate::opening::OpenedLog;
+use crate::options::{FlushPolicy, LogOptions, MAX_LOGS, Options};
+use crate::reader::Reader;
+use crate::receipt::{Appended, ReceiptCell};
+use crate::report::{LogReport, RecoveryReport};
+use crate::shard::{Command, LogIndex, Runner};
+use crate::shared::LogShared;
+
+/// A log of one [`LocalEngine`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalLog(LogIndex);
+
+/// The end of an append to come, of one [`LocalEngine`]. Dropping it cancels nothing.
+#[derive(Clone, Debug)]
+#[must_use = "an append is acked only when its ticket says so"]
+pub struct Ticket {
+    cell: Arc<ReceiptCell>,
+}
+
+impl Ticket {
+    /// Returns the ack if it is there.
+    #[must_use]
+    pub fn acked(&self) -> Option<Result<Appended>> {
+        self.cell.acked()
+    }
+
+    /// Returns the flush if it is there.
+    #[must_use]
+    pub fn flushed(&self) -> Option<Result<Appended>> {
+        self.cell.flushed()
+    }
+}
+
+/// An engine driven by its caller's thread. Nothing happens but inside its calls.
+#[derive(Debug)]
+pub struct LocalEngine<P: Platform> {
+    platform: P,
+    control: Control<P::ControlIo>,
+    runner: Runner<P::ShardIo>,
+    logs: BTreeMap<String, Entry>,
+    recovery: RecoveryReport,
+    queued_bytes: usize,
+    queue_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    log: LocalLog,
+    shared: Arc<LogShared>,
+    log_id: LogId,
+    policy: FlushPolicy,
+    report: LogReport,
+}
+
+impl<P: Platform> LocalEngine<P> {
+    /// Opens the engine in a directory, as [`Engine::open`](crate::Engine::open) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(platform: P, options: &Options) -> Result<Self> {
+        options.validate()?;
+        let mut control = Control::new(platform.control_io()?, &options.directory)?;
+        let mut runner = Runner::new(platform.shard_io()?);
+        runner.lock(&options.directory)?;
+        control.prepare_root()?;
+        let (opened, recovery) = control.open_all()?;
+        let mut engine = LocalEngine {
+            platform,
+            control,
+            runner,
+            logs: BTreeMap::new(),
+            recovery,
+            queued_bytes: 0,
+            queue_bytes_max: options.queue_bytes,
+        };
+        for log in opened {
+            engine.attach_new(log, FlushPolicy::default());
+        }
+        Ok(engine)
+    }
+
+    fn attach_new(&mut self, opened: OpenedLog, policy: FlushPolicy) -> LocalLog {
+        let log = LocalLog(LogIndex::try_from(self.logs.len()).unwrap_or(LogIndex::MAX));
+        let entry = Entry {
+            log,
+            shared: Arc::clone(&opened.shared),
+            log_id: opened.meta.log_id,
+            policy,
+            report: opened.report.clone(),
+        };
+        self.logs.insert(opened.report.name.clone(), entry);
+        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), policy }, Wait::No);
+        log
+    }
+
+    fn turn(&mut self, command: impl Into<Option<Command>>, wait: Wait) {
+        self.runner.turn(command.into().into_iter().collect(), wait);
+        self.queued_bytes -= std::mem::take(&mut self.runner.shard.released_bytes);
+    }
+
+    /// Returns what opening found and did, log by log.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.recovery
+    }
+
+    /// Returns which backend serves the shard.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.runner.io.backend()
+    }
+
+    /// Returns the log `name`, making it if it is not there, as
+    /// [`Engine::log`](crate::Engine::log) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn log(&mut self, name: &str, options: &LogOptions) -> Result<LocalLog> {
+        options.validate()?;
+        if let Some(entry) = self.logs.get_mut(name) {
+            let (log, policy) = (entry.log, options.flush);
+            if entry.policy != policy {
+                entry.policy = policy;
+                self.turn(Command::SetPolicy { log: log.0, policy }, Wait::No);
+            }
+            return Ok(log);
+        }
+        if self.logs.len() >= MAX_LOGS {
+            return Err(Error::new(ErrorKind::Config, "open log", name)
+                .detail(format!("an engine holds at most {MAX_LOGS} logs")));
+        }
+        let opened = self.control.open(name, options, false)?;
+        Ok(self.attach_new(opened, options.flush))
+    }
+
+    fn entry(&self, log: LocalLog) -> (&str, &Entry) {
+        let found = self.logs.iter().find(|(_, entry)| entry.log == log);
+        let Some((name, entry)) = found else { panic!("{log:?} is not of this engine") };
+        (name, entry)
+    }
+
+    /// Returns the marks of a log.
+    ///
+    /// # Panics
+    /// If `log` is of another engine, as everywhere here.
+    #[must_use]
+    pub fn marks(&self, log: LocalLog) -> Marks {
+        self.entry(log).1.shared.marks()
+    }
+
+    /// Returns the error that makes the log refuse appends, if there is one.
+    #[must_use]
+    pub fn failure(&self, log: LocalLog) -> Option<Error> {
+        self.entry(log).1.shared.lock().failure.clone()
+    }
+
+    /// Returns what opening this log found and did.
+    #[must_use]
+    pub fn log_report(&self, log: LocalLog) -> &LogReport {
+        &self.entry(log).1.report
+    }
+
+    /// Queues a batch and starts what can be started. Drives the shard until there is room.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotEnoughReplicas`]; later ones come with the ticket.
+    pub fn append(&mut self, log: LocalLog, batch: RecordBatch, ack: Ack) -> Result<Ticket> {
+        ack.check(1, self.entry(log).0)?;
+        let bytes = queued_bytes(&batch);
+        while self.queued_bytes > 0 && self.queued_bytes + bytes > self.queue_bytes_max {
+            self.drive()?;
+        }
+        self.queued_bytes += bytes;
+        let cell = ReceiptCell::new(self.runner.io.now());
+        let ticket = Ticket { cell: Arc::clone(&cell) };
+        self.turn(Command::Append { log: log.0, batch, ack, cell }, Wait::No);
+        Ok(ticket)
+    }
+
+    /// Asks for a flush of everything appended to the log before.
+    pub fn flush(&mut self, log: LocalLog) -> Ticket {
+        let cell = ReceiptCell::new(self.runner.io.now());
+        let ticket = Ticket { cell: Arc::clone(&cell) };
+        self.turn(Command::Flush { log: log.0, cell }, Wait::No);
+        ticket
+    }
+
+    /// Drives the shard until the ticket's ack is there.
+    ///
+    /// # Errors
+    /// The ack's error.
+    pub fn run_until(&mut self, ticket: &Ticket) -> Result<Appended> {
+        loop {
+            if let Some(result) = ticket.acked() {
+                return result;
+            }
+            self.drive()?;
+        }
+    }
+
+    /// Drives the shard once: waits at most `timeout` for something to happen.
+    pub fn poll(&mut self, timeout: Duration) {
+        let wait = if timeout.is_zero() { Wait::No } else { Wait::AtMost(timeout) };
+        self.turn(None, wait);
+    }
+
+    /// One waiting turn; an error if there is nothing to wait for.
+    fn drive(&mut self) -> Result<()> {
+        if !self.runner.is_busy() && self.runner.shard.deadline().is_none() {
+            self.turn(None, Wait::No);
+            if !self.runner.is_busy() && self.runner.shard.deadline().is_none() {
+                return Err(Error::new(ErrorKind::Timeout, "wait for", "an append")
+                    .detail("nothing is in flight that could complete it"));
+            }
+        }
+        self.turn(None, Wait::Forever);
+        Ok(())
+    }
+
+    /// Reads from `offset` up to the mark that `isolation` names.
+    ///
+    /// # Errors
+    /// As [`Log::read`](crate::Log::read).
+    pub fn read(
+        &self,
+        log: LocalLog,
+        offset: Offset,
+        isolation: Isolation,
+    ) -> Result<Reader<P::ControlIo>> {
+        let (name, entry) = self.entry(log);
+        let directory = self.control.root.join(name);
+        let io = self.platform.control_io()?;
+        Reader::new(io, directory, Arc::clone(&entry.shared), entry.log_id, offset, isolation)
+    }
+
+    /// Removes everything from `to` on, as [`Log::truncate`](crate::Log::truncate) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn truncate(&mut self, log: LocalLog, to: Offset) -> Result<Marks> {
+        let (name, detached) = self.detach(log, DetachReason::Maintenance)?;
+        let worked = self.control.truncate_log(&name, &detached, to);
+        self.give_back(&name, log, &detached, worked)
+    }
+
+    /// Opens a poisoned log again, as [`Log::reopen`](crate::Log::reopen) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reopen(&mut self, log: LocalLog) -> Result<Marks> {
+        let (name, detached) = self.detach(log, DetachReason::Maintenance)?;
+        let worked = self.control.open(&name, &LogOptions::default(), true);
+        self.give_back(&name, log, &detached, worked)
+    }
+
+    fn detach(&mut self, log: LocalLog, reason: DetachReason) -> Result<(String, DetachedLog)> {
+        let name = self.entry(log).0.to_owned();
+        self.turn(Command::Detach { log: log.0, reason }, Wait::No);
+        loop {
+            if let Some(detached) = self.runner.shard.take_detached(log.0) {
+                return Ok((name, detached));
+            }
+            self.drive()?;
+        }
+    }
+
+    fn give_back(
+        &mut self,
+        name: &str,
+        log: LocalLog,
+        detached: &DetachedLog,
+        worked: Result<OpenedLog>,
+    ) -> Result<Marks> {
+        let (opened, error) = match worked {
+            Ok(opened) => (opened, None),
+            Err(error) => {
+                let rewrite = detached.failure.is_some();
+                match self.control.open(name, &LogOptions::default(), rewrite) {
+                    Ok(opened) => (opened, Some(error)),
+                    Err(_) => {
+                        self.runner.shard.forget(log.0);
+                        self.entry(log).1.shared.lock().failure = Some(error.clone());
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let (_, entry) = self.entry(log);
+        let (opened, policy) = (opened.into_shared(&entry.shared), entry.policy);
+        let marks = opened.shared.marks();
+        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), policy }, Wait::No);
+        error.map_or(Ok(marks), Err)
+    }
+
+    /// Writes out and flushes everything and marks every log clean.
+    ///
+    /// # Errors
+    /// The first error; the other logs are closed all the same.
+    pub fn close(mut self) -> Result<()> {
+        let logs: Vec<_> = self.logs.values().map(|entry| entry.log).collect();
+        let mut result = Ok(());
+        for log in logs {
+            let closed = self
+                .detach(log, DetachReason::Close)
+                .and_then(|(name, detached)| self.control.close_log(&name, &detached));
+            self.runner.shard.forget(log.0);
+            result = result.and(closed);
+        }
+        result
+    }
+}

@@ -1,0 +1,137 @@
+//! Closing, truncating and repairing a log that is detached from its shard.
+
+use highwater_io::{Access, Io};
+use highwater_segment::meta::{LogMeta, LogState, Mark};
+use highwater_segment::scan::{Chain, GenerationRule};
+use highwater_segment::segment::segment_file_name;
+use highwater_segment::{Epoch, FIRST_BATCH, Generation, Offset, Position};
+
+use crate::control::Control;
+use crate::core::DetachedLog;
+use crate::error::{Error, ErrorKind, Result};
+use crate::opening::{OpenedLog, segment_bases, write_meta_twice};
+use crate::options::LogOptions;
+use crate::recover::{read_header, remove_index};
+use crate::walker::{WalkError, Walker};
+
+impl<I: Io> Control<I> {
+    /// Marks a detached, flushed log clean in both slots. A poisoned log is never marked clean.
+    pub(crate) fn close_log(&mut self, name: &str, detached: &DetachedLog) -> Result<()> {
+        if let Some(failure) = &detached.failure {
+            return Err(failure.clone());
+        }
+        let mut meta = detached.meta.clone();
+        meta.state = LogState::Clean;
+        meta.flushed = detached.end;
+        meta.high_watermark = detached.end.offset;
+        meta.durable_watermark = detached.end.offset;
+        write_meta_twice(&mut self.io, &self.root.join(name), &mut meta)
+    }
+
+    /// Removes everything from `to` on (the whole batch that `to` lies in too) from a detached,
+    /// flushed log, and opens it again in a new generation and epoch.
+    ///
+    /// The new generation goes into both slots in one write with the cut: before that write the
+    /// old log stands whole, after it nothing above the cut exists, whatever is left of its bytes.
+    pub(crate) fn truncate_log(
+        &mut self,
+        name: &str,
+        detached: &DetachedLog,
+        to: Offset,
+    ) -> Result<OpenedLog> {
+        if let Some(failure) = &detached.failure {
+            return Err(failure.clone());
+        }
+        let meta = &detached.meta;
+        if to < meta.log_start {
+            let kind = ErrorKind::Trimmed { log_start: meta.log_start };
+            return Err(Error::new(kind, "truncate log", name)
+                .detail(format!("{to} is below the log's start {}", meta.log_start)));
+        }
+        let mut base_meta = meta.clone();
+        base_meta.flushed = detached.end;
+        let cut = if to >= detached.end.offset {
+            detached.end
+        } else {
+            self.find_cut(name, &base_meta, to)?
+        };
+        self.cut_log(name, base_meta, cut)
+    }
+
+    /// Returns the mark at the start of the batch that holds `to`.
+    fn find_cut(&mut self, name: &str, meta: &LogMeta, to: Offset) -> Result<Mark> {
+        let directory = self.root.join(name);
+        let bases = segment_bases(&self.io.list(&directory)?);
+        let Some(base) = bases.iter().copied().rfind(|base| *base <= to) else {
+            return Err(Error::new(
+                ErrorKind::Trimmed { log_start: meta.log_start },
+                "truncate log",
+                name,
+            )
+            .detail(format!("no segment holds offset {to}")));
+        };
+        let path = directory.join(segment_file_name(base));
+        let (file, _) = self.io.open(&path, Access::Read, true)?;
+        let (_, salt) = read_header(&mut self.io, file, meta.log_id, base)?;
+        let corrupt = |next: Offset, what: String| {
+            Error::new(ErrorKind::Corrupt { range: next..to }, "truncate log", name).detail(what)
+        };
+        let Some(salt) = salt else {
+            self.io.close(file)?;
+            return Err(corrupt(base, format!("the header of {} is damaged", path.display())));
+        };
+        // All of this is flushed and below the log's end: nothing stale lies in between.
+        let rule = GenerationRule { current: meta.generation, exact_from: Position(u64::MAX) };
+        let chain = Chain::new(salt, FIRST_BATCH, base, Epoch(0), rule);
+        let mut walker = Walker::new(file, chain);
+        let mut cut = Mark { offset: base, segment: base, position: FIRST_BATCH };
+        let result = loop {
+            let chain = walker.chain();
+            if chain.next_offset() > to {
+                break Ok(cut);
+            }
+            cut = Mark { offset: chain.next_offset(), segment: base, position: chain.position() };
+            if cut.offset == to {
+                break Ok(cut);
+            }
+            match walker.step(&mut self.io) {
+                Ok(_) => {}
+                Err(WalkError::Io(error)) => break Err(Error::from_io(error)),
+                Err(WalkError::Stop(stop)) => break Err(corrupt(cut.offset, stop.describe())),
+            }
+        };
+        self.io.close(walker.file())?;
+        result
+    }
+
+    /// Writes the new generation with `cut` as its mark, removes the segments above, and opens the
+    /// log again.
+    pub(crate) fn cut_log(
+        &mut self,
+        name: &str,
+        mut meta: LogMeta,
+        cut: Mark,
+    ) -> Result<OpenedLog> {
+        let directory = self.root.join(name);
+        meta.state = LogState::Open;
+        meta.incarnation = self.incarnation();
+        meta.generation = Generation(meta.generation.0 + 1);
+        meta.push_truncation(meta.generation, cut.offset);
+        meta.push_epoch(Epoch(meta.epoch.0 + 1), cut.offset);
+        meta.flushed = cut;
+        meta.high_watermark = cut.offset;
+        meta.durable_watermark = cut.offset;
+        write_meta_twice(&mut self.io, &directory, &mut meta)?;
+        // A crash from here on: the next opening finds the segments above the cut (S2) and removes
+        // them before it appends.
+        for base in segment_bases(&self.io.list(&directory)?) {
+            if base > cut.segment {
+                self.io.remove(&directory.join(segment_file_name(base)))?;
+                remove_index(&mut self.io, &directory, base)?;
+            }
+        }
+        remove_index(&mut self.io, &directory, cut.segment)?;
+        self.io.sync_directory(&directory)?;
+        self.open(name, &LogOptions::default(), false)
+    }
+}

@@ -1,0 +1,404 @@
+//! Opening a log for writing: gather the facts, ask the tables, carry out what they decide.
+//!
+//! Straight-line code over a [`Blocking`] view. The order of the steps is the promise; each says
+//! which crash it survives. A crash anywhere in here leaves a log that the next opening finds in
+//! the same state or further on (D5).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_index::SparseIndex;
+use highwater_io::{Access, AlignedBuffer, Blocking, Entry, EntryKind, FileId, Io, IoErrorKind};
+use highwater_segment::meta::{
+    EpochStart, LogMeta, LogState, META_BYTES, META_FILE_NAME, Mark, SLOT_BYTES, decode_slots,
+    slot_of,
+};
+use highwater_segment::recovery::{MetaCase, decide_meta};
+use highwater_segment::segment::{
+    SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_file_name, segment_file_name,
+};
+use highwater_segment::{
+    BLOCK_BYTES, Epoch, FIRST_BATCH, Generation, LogId, Offset, Position, Salt,
+};
+
+use crate::convert::{to_u64, to_usize};
+use crate::error::{Error, ErrorKind, Result};
+use crate::marks::Marks;
+use crate::options::{DEFAULT_SEGMENT_BYTES, LogOptions};
+use crate::recover::{Recovery, recover};
+use crate::report::LogReport;
+use crate::shared::{LogShared, Published, SegmentInfo};
+
+/// The directory of spare segments; also what tells an engine's directory from any other.
+pub(crate) const POOL_DIRECTORY: &str = ".pool";
+/// The bytes reserved for a segment when it is made.
+const FIRST_RESERVE_BYTES: u64 = 64 << 10;
+
+/// The segment appends go to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ActiveSegment {
+    pub(crate) base: Offset,
+    pub(crate) salt: Salt,
+    pub(crate) reserved_to: u64,
+}
+
+/// A log that is ready for its shard: everything flushed, the new generation in both slots, no
+/// file open.
+#[derive(Debug)]
+pub(crate) struct OpenedLog {
+    pub(crate) directory: PathBuf,
+    pub(crate) shared: Arc<LogShared>,
+    pub(crate) meta: LogMeta,
+    pub(crate) end: Mark,
+    /// The bytes of the last block before `end`.
+    pub(crate) tail: Vec<u8>,
+    /// `None` only for a read-only log.
+    pub(crate) active: Option<ActiveSegment>,
+    pub(crate) read_only: Option<Error>,
+    pub(crate) report: LogReport,
+}
+
+impl OpenedLog {
+    /// Returns this with its published state put into `shared`, which handles already hold.
+    pub(crate) fn into_shared(mut self, shared: &Arc<LogShared>) -> Self {
+        let published = self.shared.lock().clone();
+        *shared.lock() = published;
+        self.shared = Arc::clone(shared);
+        self
+    }
+}
+
+/// Where a log lies and who opens it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place<'a> {
+    /// The engine's directory.
+    pub(crate) root: &'a Path,
+    pub(crate) name: &'a str,
+    /// This start of the node.
+    pub(crate) incarnation: u128,
+}
+
+impl Place<'_> {
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.root.join(self.name)
+    }
+}
+
+/// Opens the log at `place`, or makes it.
+///
+/// With `rewrite` (after a failed write or flush in this very process) the bytes behind the mark
+/// are written anew before they are flushed: the kernel reports a failed flush once and then
+/// pretends that all is well.
+pub(crate) fn open_log<I: Io>(
+    io: &mut Blocking<I>,
+    place: &Place<'_>,
+    options: &LogOptions,
+    rewrite: bool,
+) -> Result<OpenedLog> {
+    let directory = place.directory();
+    // Nothing that a killed process left in caches is believed before it is on stable media: the
+    // log's own name, the names in it, log.meta, and (in `recover`) every segment at or above the
+    // mark. Otherwise a later power cut takes what this process took for granted.
+    io.sync_directory(place.root)?;
+    io.sync_directory(&place.root.join(POOL_DIRECTORY))?;
+    io.sync_directory(&directory)?;
+    let entries = io.list(&directory)?;
+    let bases = segment_bases(&entries);
+    let slots = if entries.iter().any(|entry| entry.name == META_FILE_NAME) {
+        read_meta_flushed(io, &directory)?
+    } else {
+        decode_slots(&[])
+    };
+    let (case, meta) = decide_meta(&slots, !bases.is_empty());
+    let Some(meta) = meta else {
+        return match case {
+            MetaCase::M1NeverCreated => create_log(io, place, options),
+            _ => Err(meta_error(case, &directory)),
+        };
+    };
+    check_options(&meta, options, place.name)?;
+    let rewrite = rewrite || meta.state == LogState::Poisoned;
+    let recovery = Recovery { place, directory: &directory, bases, meta_case: case, meta, rewrite };
+    recover(io, recovery)
+}
+
+fn meta_error(case: MetaCase, directory: &Path) -> Error {
+    let subject = directory.join(META_FILE_NAME).display().to_string();
+    let corrupt = ErrorKind::Corrupt { range: Offset(0)..Offset(u64::MAX) };
+    let (kind, detail, remedy) = match case {
+        MetaCase::M8UnknownVersion => {
+            (ErrorKind::Config, "it has a version this build does not know", "use a newer build")
+        }
+        MetaCase::M7TwoLogs => {
+            (corrupt, "its two slots belong to different logs", "restore it from a copy")
+        }
+        _ => (
+            corrupt,
+            "both slots are damaged or missing while segments exist",
+            "restore it from a copy, or use `highwater repair`",
+        ),
+    };
+    Error::new(kind, "open log.meta", &subject)
+        .detail(format!("{detail} (case {})", case.label()))
+        .remedy(remedy)
+}
+
+fn check_options(meta: &LogMeta, options: &LogOptions, name: &str) -> Result<()> {
+    let differs = |option: &str, asked: String, persisted: String| {
+        Err(Error::new(ErrorKind::Config, "open log", name)
+            .detail(format!("{option} {asked} is asked for, the log was made with {persisted}"))
+            .remedy("leave the option out, or make another log"))
+    };
+    if let Some(asked) = options.segment_bytes
+        && asked != meta.segment_bytes
+    {
+        return differs("segment_bytes", asked.to_string(), meta.segment_bytes.to_string());
+    }
+    if let Some(asked) = options.never_rewrite_flushed
+        && asked != meta.never_rewrite_flushed
+    {
+        let persisted = meta.never_rewrite_flushed.to_string();
+        return differs("never_rewrite_flushed", asked.to_string(), persisted);
+    }
+    Ok(())
+}
+
+/// Returns the base offsets of the segments among `entries`, rising.
+pub(crate) fn segment_bases(entries: &[Entry]) -> Vec<Offset> {
+    let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+    let mut bases: Vec<_> = files.filter_map(|e| parse_segment_file_name(&e.name)).collect();
+    bases.sort_unstable();
+    bases
+}
+
+/// Flushes `log.meta`, drops it from caches and reads its slots.
+fn read_meta_flushed<I: Io>(
+    io: &mut Blocking<I>,
+    directory: &Path,
+) -> Result<[highwater_segment::recovery::Slot; 2]> {
+    let path = directory.join(META_FILE_NAME);
+    let (file, direct) = io.open(&path, Access::ReadWrite, true)?;
+    let read = flush_to_media(io, file, direct).and_then(|()| {
+        let (buffer, count) = io.read(file, 0, AlignedBuffer::zeroed(META_BYTES), META_BYTES);
+        Ok(decode_slots(buffer.get(..count?).unwrap_or_default()))
+    });
+    io.close(file)?;
+    read
+}
+
+/// Makes what is cached of `file` durable, and later reads come from the media.
+pub(crate) fn flush_to_media<I: Io>(
+    io: &mut Blocking<I>,
+    file: FileId,
+    direct: bool,
+) -> Result<()> {
+    io.flush(file)?;
+    if !direct {
+        io.drop_cache(file)?;
+    }
+    Ok(())
+}
+
+/// Writes `meta` into both slots, each durable before the other is touched; afterwards the
+/// snapshot counts even if one slot is damaged. Raises the sequence by two.
+pub(crate) fn write_meta_twice<I: Io>(
+    io: &mut Blocking<I>,
+    directory: &Path,
+    meta: &mut LogMeta,
+) -> Result<()> {
+    let path = directory.join(META_FILE_NAME);
+    let (file, _) = io.open(&path, Access::ReadWrite, true)?;
+    let mut result = Ok(());
+    for _ in 0..2 {
+        meta.sequence += 1;
+        let mut buffer = AlignedBuffer::zeroed(SLOT_BYTES);
+        buffer.copy_from_slice(&meta.encode());
+        let position = to_u64(slot_of(meta.sequence) * SLOT_BYTES);
+        result = io.write(file, position, buffer, SLOT_BYTES, true).1;
+        if result.is_err() {
+            break;
+        }
+    }
+    io.close(file)?;
+    Ok(result?)
+}
+
+/// Makes a new log: both slots and all directories are flushed before the first segment gets its
+/// name, so that a segment without a good slot is never a crash's doing (M1, M2).
+fn create_log<I: Io>(
+    io: &mut Blocking<I>,
+    place: &Place<'_>,
+    options: &LogOptions,
+) -> Result<OpenedLog> {
+    let directory = place.directory();
+    let epochs = vec![EpochStart { epoch: Epoch(1), start: Offset(0) }];
+    let mut meta = LogMeta {
+        sequence: 0,
+        log_id: LogId(random_u128(io)),
+        incarnation: place.incarnation,
+        state: LogState::Open,
+        generation: Generation(1),
+        epoch: Epoch(1),
+        log_start: Offset(0),
+        flushed: Mark { offset: Offset(0), segment: Offset(0), position: FIRST_BATCH },
+        high_watermark: Offset(0),
+        durable_watermark: Offset(0),
+        segment_bytes: options.segment_bytes.unwrap_or(DEFAULT_SEGMENT_BYTES),
+        never_rewrite_flushed: options.never_rewrite_flushed.unwrap_or(false),
+        epochs,
+        truncations: Vec::new(),
+    };
+    let path = directory.join(META_FILE_NAME);
+    let file = match io.open(&path, Access::CreateNew, true) {
+        Ok((file, _)) => file,
+        // Left over from a creation that a crash cut short.
+        Err(error) if error.kind == IoErrorKind::AlreadyExists => {
+            io.open(&path, Access::ReadWrite, true)?.0
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let reserved = match io.allocate(file, 0, to_u64(META_BYTES)) {
+        Err(error) if error.kind != IoErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    };
+    io.close(file)?;
+    reserved?;
+    write_meta_twice(io, &directory, &mut meta)?;
+    io.sync_directory(&directory)?;
+    io.sync_directory(place.root)?;
+    let (salt, end) = create_segment(io, &directory, meta.log_id, Offset(0))?;
+    let active = ActiveSegment { base: Offset(0), salt, reserved_to: FIRST_RESERVE_BYTES };
+    let report = LogReport {
+        name: place.name.to_owned(),
+        meta_case: MetaCase::M1NeverCreated,
+        tail_case: None,
+        segment_cases: Vec::new(),
+        mark: Offset(0),
+        log_end: Offset(0),
+        end_position: FIRST_BATCH,
+        stopped_by: String::new(),
+        removed_segments: Vec::new(),
+        quarantined: Vec::new(),
+        corrupt: None,
+        rewritten: false,
+        bytes_scanned: 0,
+        epoch: meta.epoch,
+        generation: meta.generation,
+    };
+    let segments = vec![SegmentInfo::new(Offset(0), Some(salt))];
+    let shared = publish(place.name, &meta, end, segments, &report, None);
+    Ok(OpenedLog {
+        directory,
+        shared,
+        meta,
+        end,
+        tail: Vec::new(),
+        active: Some(active),
+        read_only: None,
+        report,
+    })
+}
+
+/// Makes the segment that starts at `base`: space, header and name are durable on return. A full
+/// disk leaves no file behind.
+pub(crate) fn create_segment<I: Io>(
+    io: &mut Blocking<I>,
+    directory: &Path,
+    log_id: LogId,
+    base: Offset,
+) -> Result<(Salt, Mark)> {
+    let salt = Salt(io.io().random_u64());
+    let path = directory.join(segment_file_name(base));
+    let (file, _) = io.open(&path, Access::CreateNew, true)?;
+    let reserved = match io.allocate(file, 0, FIRST_RESERVE_BYTES) {
+        Err(error) if error.kind != IoErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    };
+    let written = reserved.and_then(|()| {
+        let mut buffer = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES);
+        buffer.copy_from_slice(&SegmentHeader { log_id, base_offset: base, salt }.encode());
+        io.write(file, 0, buffer, SEGMENT_HEADER_BYTES, true).1
+    });
+    io.close(file)?;
+    if let Err(error) = written {
+        io.remove(&path)?;
+        return Err(error.into());
+    }
+    io.sync_directory(directory)?;
+    Ok((salt, Mark { offset: base, segment: base, position: FIRST_BATCH }))
+}
+
+/// Reads the prefix of the block that `position` lies in.
+pub(crate) fn read_tail<I: Io>(
+    io: &mut Blocking<I>,
+    file: FileId,
+    position: Position,
+) -> Result<Vec<u8>> {
+    let length = to_usize(position.0 - position.block_start().0);
+    if length == 0 {
+        return Ok(Vec::new());
+    }
+    let block = to_usize(BLOCK_BYTES);
+    let start = position.block_start().0;
+    let (buffer, count) = io.read(file, start, AlignedBuffer::zeroed(block), block);
+    let tail = buffer.get(..length.min(count?)).unwrap_or_default().to_vec();
+    assert_eq!(tail.len(), length, "the walk has just passed these bytes");
+    Ok(tail)
+}
+
+/// Returns what handles and readers see of a log that was just opened.
+pub(crate) fn publish(
+    name: &str,
+    meta: &LogMeta,
+    end: Mark,
+    segments: Vec<SegmentInfo>,
+    report: &LogReport,
+    read_only: Option<&Error>,
+) -> Arc<LogShared> {
+    let marks = Marks {
+        log_start: meta.log_start,
+        flushed: end.offset,
+        written: end.offset,
+        log_end: end.offset,
+        high_watermark: end.offset,
+        durable_watermark: end.offset,
+    };
+    marks.assert_chain();
+    LogShared::new(
+        name,
+        Published {
+            marks,
+            epoch: meta.epoch,
+            generation: meta.generation,
+            generation_mark: meta.flushed,
+            segments,
+            quarantined: report.quarantined.clone(),
+            failure: read_only.cloned(),
+        },
+    )
+}
+
+/// Returns the saved index of a sealed segment, or an empty one.
+pub(crate) fn load_index<I: Io>(
+    io: &mut Blocking<I>,
+    directory: &Path,
+    base: Offset,
+) -> SparseIndex {
+    let path = directory.join(highwater_index::index_file_name(base.0));
+    let load = |io: &mut Blocking<I>| -> Result<SparseIndex> {
+        let (file, _) = io.open(&path, Access::Read, true)?;
+        let limit = to_u64(highwater_index::MAX_ENTRIES * 16 + 4096);
+        let length = to_usize(io.length(file)?.min(limit).next_multiple_of(BLOCK_BYTES));
+        let (buffer, count) = io.read(file, 0, AlignedBuffer::zeroed(length), length);
+        io.close(file)?;
+        let bytes = buffer.get(..count?).unwrap_or_default();
+        // Any fault: an empty index only costs time.
+        Ok(SparseIndex::decode(bytes, base.0).unwrap_or_else(|_| SparseIndex::new(base.0)))
+    };
+    load(io).unwrap_or_else(|_| SparseIndex::new(base.0))
+}
+
+pub(crate) fn random_u128<I: Io>(io: &mut Blocking<I>) -> u128 {
+    let (high, low) = (io.io().random_u64(), io.io().random_u64());
+    u128::from(high) << 64 | u128::from(low)
+}

@@ -1,0 +1,164 @@
+//! Options: plain data with defaults, each with its unit and bounds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use highwater_segment::{MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub use highwater_io::system::BackendChoice;
+
+/// The longest log name.
+pub const MAX_NAME_BYTES: usize = 249;
+/// The segment size of a new log, in bytes.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 128 << 20;
+/// The most logs of one engine.
+pub const MAX_LOGS: usize = 4096;
+/// How long [`Engine::open`](crate::Engine::open) waits for a lock whose owner was just killed.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(250);
+/// The bytes of batches that one group gathers at the most, but at least one batch.
+pub(crate) const GROUP_BYTES: usize = 256 << 10;
+/// The most writes of one log in flight.
+pub(crate) const WRITES_IN_FLIGHT: usize = 8;
+
+/// How an engine is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The directory of the engine; made if it does not exist.
+    pub directory: PathBuf,
+    /// Which backend serves the shard.
+    pub backend: BackendChoice,
+    /// The most appends waiting in the queue to the shard.
+    pub queue_batches: usize,
+    /// The most bytes of appends waiting in the queue and in the shard.
+    pub queue_bytes: usize,
+}
+
+impl Options {
+    /// Returns the default options for the engine in `directory`.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Options {
+            directory: directory.into(),
+            backend: BackendChoice::Auto,
+            queue_batches: 1024,
+            queue_bytes: 64 << 20,
+        }
+    }
+
+    /// Checks the bounds.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let error = |option: &str, why: &str| {
+            Err(Error::new(ErrorKind::Config, "use option", option).detail(why))
+        };
+        if !(1..=1 << 20).contains(&self.queue_batches) {
+            return error("queue_batches", "it must be between 1 and 1048576");
+        }
+        if !((1 << 20)..=(4 << 30)).contains(&self.queue_bytes) {
+            return error("queue_bytes", "it must be between 1 MiB and 4 GiB");
+        }
+        Ok(())
+    }
+}
+
+/// When a log is flushed for appends that nobody waits for: at the first of these. All `None` and
+/// not `every_group`: when the kernel and the roll of a segment make it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushPolicy {
+    /// Flush behind every group of writes.
+    pub every_group: bool,
+    /// Flush when so many records are unflushed (Kafka's `log.flush.interval.messages`).
+    pub records: Option<u64>,
+    /// Flush when so many bytes are unflushed.
+    pub bytes: Option<u64>,
+    /// Flush when the oldest unflushed record is so old (Kafka's `log.flush.interval.ms`).
+    pub interval: Option<Duration>,
+}
+
+impl FlushPolicy {
+    /// Never for its own sake.
+    pub const NONE: FlushPolicy =
+        FlushPolicy { every_group: false, records: None, bytes: None, interval: None };
+    /// Behind every group of writes.
+    pub const EVERY_GROUP: FlushPolicy = FlushPolicy { every_group: true, ..FlushPolicy::NONE };
+}
+
+impl Default for FlushPolicy {
+    /// 16 MiB or 100 ms, whichever comes first: bounds what a power cut can take without being
+    /// felt by a disk.
+    fn default() -> Self {
+        FlushPolicy {
+            bytes: Some(16 << 20),
+            interval: Some(Duration::from_millis(100)),
+            ..FlushPolicy::NONE
+        }
+    }
+}
+
+/// How a log is opened or made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The size of a segment in bytes, a multiple of 4096. Fixed when the log is made; `None`
+    /// takes what is there, or [`DEFAULT_SEGMENT_BYTES`]; another value than what is there is an
+    /// error.
+    pub segment_bytes: Option<u64>,
+    /// For devices that can tear a 512-byte sector at a power cut: never rewrite a block that
+    /// holds flushed bytes. Costs the rest of a block for every group. Fixed when the log is made,
+    /// as above; `None` of a new log is `false`.
+    pub never_rewrite_flushed: Option<bool>,
+    /// When to flush what nobody waits for; not persisted.
+    pub flush: FlushPolicy,
+}
+
+impl LogOptions {
+    /// Checks the bounds.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let Some(bytes) = self.segment_bytes else { return Ok(()) };
+        let in_bounds = (MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes);
+        if in_bounds && bytes.is_multiple_of(highwater_segment::BLOCK_BYTES) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, "use option", "segment_bytes").detail(format!(
+            "{bytes} is not a multiple of 4096 between {MIN_SEGMENT_BYTES} and \
+                 {MAX_SEGMENT_BYTES}"
+        )))
+    }
+}
+
+/// Checks a log's name: 1 to 249 of `[a-zA-Z0-9._-]`, not starting with a dot.
+pub(crate) fn validate_name(name: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with('.');
+    if fits && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(64).collect();
+    Err(Error::new(ErrorKind::Config, "use log name", &format!("{shown:?}"))
+        .detail("a name is 1 to 249 of a-z A-Z 0-9 . _ - and does not start with a dot"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_at_their_borders() {
+        for good in ["a", "orders-2024_v1.2", &"x".repeat(249)] {
+            assert!(validate_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", ".pool", "a/b", "a\\b", "a b", "\u{fc}", "a\0", &"x".repeat(250)]
+        {
+            assert!(validate_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn segment_sizes_are_checked_at_their_borders() {
+        let check =
+            |bytes| LogOptions { segment_bytes: Some(bytes), ..Default::default() }.validate();
+        assert!(check(MIN_SEGMENT_BYTES).is_ok() && check(MAX_SEGMENT_BYTES).is_ok());
+        for bad in [MIN_SEGMENT_BYTES - 4096, MIN_SEGMENT_BYTES + 1, MAX_SEGMENT_BYTES + 4096] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Reading a log from inside its process.
+//!
+//! A reader walks the files on its own thread with its own [`Io`]; it takes from the shard only
+//! the published marks. Every byte it gives out was checked: header, place, generation, offset and
+//! records (D7). It never holds anything back: a reader that is too slow for a truncation gets
+//! [`ErrorKind::Trimmed`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_io::{Access, Blocking, Io};
+use highwater_segment::scan::Chain;
+use highwater_segment::segment::segment_file_name;
+use highwater_segment::{
+    BatchHeader, Epoch, FIRST_BATCH, Generation, LogId, Offset, Position, Records,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::marks::Isolation;
+use crate::opening::load_index;
+use crate::recover::read_header;
+use crate::shared::{LogShared, SegmentInfo};
+use crate::walker::{WalkError, Walked, Walker, file_evidence};
+
+/// A batch that was read and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadBatch {
+    header: BatchHeader,
+    records: Vec<u8>,
+    from: Offset,
+}
+
+impl ReadBatch {
+    pub(crate) fn new(header: BatchHeader, records: &[u8], from: Offset) -> Self {
+        ReadBatch { header, records: records.to_vec(), from }
+    }
+
+    /// Returns the batch's header.
+    #[must_use]
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// Returns the offset of the batch's first record; it may be below the one asked for, as
+    /// batches are never split.
+    #[must_use]
+    pub fn base_offset(&self) -> Offset {
+        self.header.base_offset
+    }
+
+    /// Returns the records from the asked offset on, in place.
+    pub fn records(
+        &self,
+    ) -> impl Iterator<
+        Item = std::result::Result<highwater_segment::Record<'_>, highwater_segment::RecordError>,
+    > {
+        let header = &self.header;
+        let records = Records::new(
+            &self.records,
+            header.record_count,
+            header.base_offset,
+            header.base_timestamp_ms,
+        );
+        let from = self.from;
+        records.filter(move |record| record.as_ref().map_or(true, |record| record.offset >= from))
+    }
+}
+
+/// Reads a log's batches in order. [`None`] means: nothing more below the mark for now; asking
+/// again later goes on where it was.
+#[derive(Debug)]
+pub struct Reader<I: Io> {
+    io: Blocking<I>,
+    directory: PathBuf,
+    shared: Arc<LogShared>,
+    log_id: LogId,
+    isolation: Isolation,
+    from: Offset,
+    next: Offset,
+    generation: Generation,
+    walker: Option<Walk>,
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Walk {
+    walker: Walker,
+    base: Offset,
+    /// Started from an index entry; if that leads nowhere the segment's start is the truth.
+    by_hint: bool,
+}
+
+impl<I: Io> Reader<I> {
+    pub(crate) fn new(
+        io: I,
+        directory: PathBuf,
+        shared: Arc<LogShared>,
+        log_id: LogId,
+        from: Offset,
+        isolation: Isolation,
+    ) -> Result<Self> {
+        let (generation, log_start) = {
+            let published = shared.lock();
+            (published.generation, published.marks.log_start)
+        };
+        if from < log_start {
+            return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", &shared.name)
+                .detail(format!("offset {from} is below the log's start {log_start}")));
+        }
+        Ok(Reader {
+            io: Blocking::new(io),
+            directory,
+            shared,
+            log_id,
+            isolation,
+            from,
+            next: from,
+            generation,
+            walker: None,
+            failed: false,
+        })
+    }
+
+    fn next_batch(&mut self) -> Result<Option<ReadBatch>> {
+        let mut looked_again = false;
+        loop {
+            let Some(limit) = self.look_at_log()? else { return Ok(None) };
+            let walk = match self.walker.take() {
+                Some(walk) => walk,
+                None => self.find_place()?,
+            };
+            let successor = self.successor_of(walk.base);
+            if successor.is_some_and(|base| walk.walker.chain().next_offset() >= base) {
+                self.next = self.next.max(walk.walker.chain().next_offset());
+                self.io.close(walk.walker.file())?;
+                continue;
+            }
+            let walk = self.walker.insert(walk);
+            match walk.walker.step(&mut self.io) {
+                Ok(Walked::Padding) => {}
+                Ok(Walked::Batch { header, records }) => {
+                    let from = self.from.max(self.next);
+                    if header.end_offset() <= from {
+                        continue;
+                    }
+                    assert!(header.end_offset() <= limit, "B6: nothing above the mark is read");
+                    self.next = header.end_offset();
+                    return Ok(Some(ReadBatch::new(header, walk.walker.bytes(&records), from)));
+                }
+                Err(WalkError::Io(error)) => return Err(error.into()),
+                Err(WalkError::Stop(_)) if !looked_again => {
+                    // The window may have been read before these bytes were written.
+                    looked_again = true;
+                    walk.walker.forget();
+                }
+                Err(WalkError::Stop(_)) if walk.by_hint => {
+                    let file = walk.walker.file();
+                    let base = walk.base;
+                    self.walker = None;
+                    self.io.close(file)?;
+                    self.segment(base)?.index().truncate(0);
+                    looked_again = false;
+                }
+                Err(WalkError::Stop(stop)) => {
+                    if self.shared.lock().generation != self.generation {
+                        self.drop_walker()?;
+                        continue;
+                    }
+                    let what = stop.describe();
+                    return Err(self.corrupt(limit, &what)?);
+                }
+            }
+        }
+    }
+
+    /// Looks at the published state; returns up to where may be read, or `None` if there is
+    /// nothing more.
+    fn look_at_log(&mut self) -> Result<Option<Offset>> {
+        let (marks, generation, quarantined) = {
+            let published = self.shared.lock();
+            let next = self.next;
+            let quarantined = published.quarantined.iter().find(|range| range.contains(&next));
+            (published.marks, published.generation, quarantined.cloned())
+        };
+        if generation != self.generation {
+            // Truncated or reopened: what was read ahead is stale.
+            self.generation = generation;
+            self.drop_walker()?;
+            if self.next > marks.log_end {
+                let kind = ErrorKind::Trimmed { log_start: marks.log_start };
+                return Err(Error::new(kind, "read log", &self.shared.name).detail(format!(
+                    "offset {} was removed by a truncation to {}",
+                    self.next, marks.log_end
+                )));
+            }
+        }
+        if let Some(range) = quarantined {
+            self.drop_walker()?;
+            self.next = range.end;
+            return Err(Error::new(
+                ErrorKind::Corrupt { range: range.clone() },
+                "read log",
+                &self.shared.name,
+            )
+            .detail(format!("offsets {}..{} are damaged", range.start, range.end))
+            .remedy("reading on skips them; restore the segment from a copy"));
+        }
+        let limit = match self.isolation {
+            Isolation::Written => marks.written,
+            Isolation::Committed => marks.high_watermark.min(marks.written),
+            Isolation::Durable => marks.durable_watermark.min(marks.flushed),
+        };
+        Ok((self.next < limit).then_some(limit))
+    }
+
+    fn segment(&self, base: Offset) -> Result<SegmentInfo> {
+        let published = self.shared.lock();
+        let found = published.segments.iter().find(|info| info.base == base).cloned();
+        found.ok_or_else(|| self.missing(base))
+    }
+
+    fn successor_of(&self, base: Offset) -> Option<Offset> {
+        let published = self.shared.lock();
+        published.segments.iter().map(|info| info.base).find(|other| *other > base)
+    }
+
+    fn missing(&self, base: Offset) -> Error {
+        Error::new(ErrorKind::Corrupt { range: self.next..base }, "read log", &self.shared.name)
+            .detail(format!("no segment holds offset {}", self.next))
+    }
+
+    /// Opens the segment that holds the next offset, at the nearest place the index knows.
+    fn find_place(&mut self) -> Result<Walk> {
+        let (info, rule, sealed) = {
+            let published = self.shared.lock();
+            let at = published.segments.iter().rposition(|info| info.base <= self.next);
+            let info = at.and_then(|at| published.segments.get(at)).cloned();
+            let info = info.ok_or_else(|| self.missing(self.next))?;
+            let sealed = at.is_some_and(|at| at + 1 < published.segments.len());
+            let rule = published.rule_for(info.base);
+            (info, rule, sealed)
+        };
+        let path = self.directory.join(segment_file_name(info.base));
+        let (file, _) = self.io.open(&path, Access::Read, true)?;
+        let salt = match info.salt {
+            Some(salt) => salt,
+            None => match read_header(&mut self.io, file, self.log_id, info.base) {
+                Ok((_, Some(salt))) => salt,
+                other => {
+                    self.io.close(file)?;
+                    other?;
+                    let range =
+                        info.base..self.successor_of(info.base).unwrap_or(info.base.plus(1));
+                    return Err(Error::new(
+                        ErrorKind::Corrupt { range },
+                        "read segment",
+                        &path.display().to_string(),
+                    )
+                    .detail("its header block is damaged (case S5)")
+                    .at(0));
+                }
+            },
+        };
+        if sealed && info.index().entries().is_empty() {
+            let loaded = load_index(&mut self.io, &self.directory, info.base);
+            *info.index() = loaded;
+        }
+        let hint = info.index().lookup(self.next.0);
+        let hint =
+            hint.filter(|(_, position)| *position > FIRST_BATCH.0 && position.is_multiple_of(8));
+        let (offset, position) = hint.map_or((info.base, FIRST_BATCH), |(offset, position)| {
+            (Offset(offset), Position(position))
+        });
+        let chain = Chain::new(salt, position, offset, Epoch(0), rule);
+        Ok(Walk { walker: Walker::new(file, chain), base: info.base, by_hint: hint.is_some() })
+    }
+
+    fn drop_walker(&mut self) -> Result<()> {
+        if let Some(walk) = self.walker.take() {
+            self.io.close(walk.walker.file())?;
+        }
+        Ok(())
+    }
+
+    /// Returns the error for damage in front of the walker.
+    fn corrupt(&mut self, limit: Offset, what: &str) -> Result<Error> {
+        let Some(walk) = &self.walker else { panic!("damage is met by a walk") };
+        let (file, position) = (walk.walker.file(), walk.walker.chain().position());
+        let found = file_evidence(&mut self.io, file, position, None, self.generation)?;
+        let end = found.resumes.map_or(limit, |(_, offset)| offset).max(self.next.plus(1));
+        let path = self.directory.join(segment_file_name(walk.base)).display().to_string();
+        let range = self.next..end;
+        let detail = format!("offsets {}..{end} do not verify: {what}", self.next);
+        Ok(Error::new(ErrorKind::Corrupt { range }, "read segment", &path)
+            .at(position.0)
+            .detail(detail)
+            .remedy("run `highwater verify`; restore the segment from a copy"))
+    }
+}
+
+impl<I: Io> Iterator for Reader<I> {
+    type Item = Result<ReadBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let result = self.next_batch();
+        // A damaged range that is known is skipped by the next call; any other error ends it.
+        let skips = |error: &Error| match error.kind() {
+            ErrorKind::Corrupt { range } => range.end <= self.next,
+            _ => false,
+        };
+        self.failed = result.as_ref().is_err_and(|error| !skips(error));
+        result.transpose()
+    }
+}

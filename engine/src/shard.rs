@@ -1,0 +1,280 @@
+//! A shard: the logs one thread owns, and what moves them.
+//!
+//! [`Shard::step`] is the state machine: commands and completions in, operations out. [`Runner`]
+//! joins it with an [`Io`]; the simulator drives the very same two.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_io::random::SeededRandom;
+use highwater_io::{Completion, Io, IoError, IoErrorKind, Monotonic, Operation, Token, Wait};
+use highwater_segment::RecordBatch;
+
+use crate::ack::Ack;
+use crate::core::{DetachReason, DetachedLog, LogCore, Pending, Turn};
+use crate::error::{Error, Result};
+use crate::opening::OpenedLog;
+use crate::options::{FlushPolicy, LOCK_WAIT, MAX_LOGS};
+use crate::receipt::ReceiptCell;
+
+/// How long between two attempts for a lock.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
+/// A log's place in its shard.
+pub(crate) type LogIndex = u16;
+
+/// What a handle asks of a shard.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Append {
+        log: LogIndex,
+        batch: RecordBatch,
+        ack: Ack,
+        cell: Arc<ReceiptCell>,
+    },
+    /// Flush what was appended before; the cell's ack tells when.
+    Flush {
+        log: LogIndex,
+        cell: Arc<ReceiptCell>,
+    },
+    /// Take over an opened log.
+    Attach {
+        log: LogIndex,
+        opened: Box<OpenedLog>,
+        policy: FlushPolicy,
+    },
+    /// Change when a log is flushed for its own sake.
+    SetPolicy {
+        log: LogIndex,
+        policy: FlushPolicy,
+    },
+    /// Give a log away, flushed and closed; [`Shard::take_detached`] has it then.
+    Detach {
+        log: LogIndex,
+        reason: DetachReason,
+    },
+}
+
+/// The logs of one thread.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    logs: BTreeMap<LogIndex, LogCore>,
+    /// Appends for logs that are away for maintenance wait in here, bounded by the queue's bytes.
+    waiting: BTreeMap<LogIndex, VecDeque<Pending>>,
+    detached: BTreeMap<LogIndex, DetachedLog>,
+    random: SeededRandom,
+    pub(crate) released_bytes: usize,
+}
+
+impl Shard {
+    pub(crate) fn new(seed: u64) -> Self {
+        Shard {
+            logs: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            detached: BTreeMap::new(),
+            random: SeededRandom::new(seed),
+            released_bytes: 0,
+        }
+    }
+
+    /// Handles what came and returns, in `operations`, what is to be submitted.
+    pub(crate) fn step(
+        &mut self,
+        (now, wall_clock_ms): (Monotonic, i64),
+        commands: impl IntoIterator<Item = Command>,
+        completions: &mut Vec<Completion>,
+        operations: &mut Vec<(Token, Operation)>,
+    ) {
+        let mut random = self.random.clone();
+        let mut released_bytes = 0;
+        let mut turn = Turn {
+            now,
+            wall_clock_ms,
+            random: &mut random,
+            operations,
+            released_bytes: &mut released_bytes,
+        };
+        for completion in completions.drain(..) {
+            self.complete(completion, &mut turn);
+        }
+        for command in commands {
+            self.command(command, &mut turn);
+        }
+        for (index, log) in &mut self.logs {
+            log.pump(&mut turn);
+            if let Some((detached, waiting)) = log.take_detached() {
+                self.detached.insert(*index, detached);
+                self.waiting.insert(*index, waiting);
+            }
+        }
+        self.logs.retain(|index, _| !self.detached.contains_key(index));
+        self.random = random;
+        self.released_bytes += released_bytes;
+    }
+
+    fn complete(&mut self, completion: Completion, turn: &mut Turn<'_>) {
+        let index = LogIndex::try_from(completion.token.0 >> 48).unwrap_or(LogIndex::MAX);
+        let failed_flush = match &completion.result {
+            Err(error) if error.operation == "flush" => Some(error.clone()),
+            _ => None,
+        };
+        let Some(log) = self.logs.get_mut(&index) else {
+            panic!("a log with operations in flight stays in its shard")
+        };
+        log.complete(completion, turn);
+        if let Some(error) = failed_flush {
+            // All logs of an engine share a file system: the device may have dropped the
+            // unflushed bytes of any of them.
+            for log in self.logs.values_mut() {
+                log.poison_if_dirty(&error, turn);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, turn: &mut Turn<'_>) {
+        match command {
+            Command::Append { log, batch, ack, cell } => {
+                self.enqueue(log, Pending { batch: Some(batch), ack, cell }, turn);
+            }
+            Command::Flush { log, cell } => {
+                self.enqueue(log, Pending { batch: None, ack: Ack::LEADER_FLUSHED, cell }, turn);
+            }
+            Command::Attach { log, opened, policy } => {
+                let waiting = self.waiting.remove(&log).unwrap_or_default();
+                self.detached.remove(&log);
+                let core = LogCore::attach(log, *opened, policy, waiting);
+                let previous = self.logs.insert(log, core);
+                assert!(previous.is_none() && self.logs.len() <= MAX_LOGS, "one log, one place");
+            }
+            Command::SetPolicy { log, policy } => {
+                if let Some(log) = self.logs.get_mut(&log) {
+                    log.set_policy(policy);
+                }
+            }
+            Command::Detach { log, reason } => {
+                if let Some(log) = self.logs.get_mut(&log) {
+                    log.detach(reason);
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, index: LogIndex, pending: Pending, turn: &mut Turn<'_>) {
+        if let Some(log) = self.logs.get_mut(&index) {
+            log.enqueue(pending, turn);
+        } else if let Some(waiting) = self.waiting.get_mut(&index) {
+            waiting.push_back(pending);
+        } else {
+            *turn.released_bytes += pending.batch.as_ref().map_or(0, crate::core::queued_bytes);
+            pending.cell.ack(Err(closed("log")));
+        }
+    }
+
+    /// Refuses what waits for a log that will not come back.
+    pub(crate) fn forget(&mut self, index: LogIndex) {
+        for pending in self.waiting.remove(&index).unwrap_or_default() {
+            self.released_bytes += pending.batch.as_ref().map_or(0, crate::core::queued_bytes);
+            pending.cell.ack(Err(closed("log")));
+        }
+    }
+
+    /// Returns a log that was asked for by [`Command::Detach`], once it is ready.
+    pub(crate) fn take_detached(&mut self, index: LogIndex) -> Option<DetachedLog> {
+        self.detached.remove(&index)
+    }
+
+    /// Returns when to step again although nothing happens.
+    pub(crate) fn deadline(&self) -> Option<Monotonic> {
+        self.logs.values().filter_map(LogCore::deadline).min()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.logs.values().any(LogCore::is_busy)
+    }
+}
+
+fn closed(what: &str) -> Error {
+    Error::new(crate::ErrorKind::Closed, "append to", what).detail("it is closed")
+}
+
+/// A shard and the [`Io`] that serves it, on one thread.
+#[derive(Debug)]
+pub(crate) struct Runner<I: Io> {
+    pub(crate) io: I,
+    pub(crate) shard: Shard,
+    completions: Vec<Completion>,
+    operations: Vec<(Token, Operation)>,
+    /// Operations beyond what the `Io` takes at once, in their order.
+    backlog: VecDeque<(Token, Operation)>,
+}
+
+impl<I: Io> Runner<I> {
+    pub(crate) fn new(mut io: I) -> Self {
+        let seed = io.random_u64();
+        Runner {
+            io,
+            shard: Shard::new(seed),
+            completions: Vec::new(),
+            operations: Vec::new(),
+            backlog: VecDeque::new(),
+        }
+    }
+
+    /// Takes the directory's lock for the life of the `Io`; waits a moment for a killed owner's
+    /// last write.
+    pub(crate) fn lock(&mut self, directory: &std::path::Path) -> Result<()> {
+        let deadline = self.io.now().plus(LOCK_WAIT);
+        loop {
+            let operation = Operation::Lock { path: directory.to_owned() };
+            self.io.submit(Token(u64::MAX), operation);
+            while self.completions.is_empty() {
+                self.io.poll(Wait::Forever, &mut self.completions);
+            }
+            let result = self.completions.pop().map_or(Ok(()), |c| c.result.map(|_| ()));
+            match result {
+                Err(error) if is_locked(&error) && self.io.now() < deadline => {
+                    self.io.poll(Wait::AtMost(LOCK_RETRY), &mut self.completions);
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// One turn: steps, submits, polls as `wait` and the logs' deadlines say, and steps again.
+    pub(crate) fn turn(&mut self, commands: Vec<Command>, wait: Wait) {
+        self.step(commands);
+        let wait = self.bounded(wait);
+        self.io.poll(wait, &mut self.completions);
+        self.step(Vec::new());
+    }
+
+    fn step(&mut self, commands: Vec<Command>) {
+        let time = (self.io.now(), self.io.wall_clock_ms());
+        self.shard.step(time, commands, &mut self.completions, &mut self.operations);
+        self.backlog.extend(self.operations.drain(..));
+        while self.io.in_flight() < self.io.capacity() {
+            let Some((token, operation)) = self.backlog.pop_front() else { break };
+            self.io.submit(token, operation);
+        }
+    }
+
+    fn bounded(&self, wait: Wait) -> Wait {
+        let Some(deadline) = self.shard.deadline() else { return wait };
+        let left = deadline.since(self.io.now());
+        match wait {
+            Wait::No => Wait::No,
+            Wait::AtMost(most) => Wait::AtMost(most.min(left)),
+            Wait::Forever => Wait::AtMost(left),
+        }
+    }
+
+    /// Returns whether an operation is in flight or waits to be submitted.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.shard.is_busy() || !self.backlog.is_empty()
+    }
+}
+
+fn is_locked(error: &IoError) -> bool {
+    matches!(error.kind, IoErrorKind::Locked { .. })
+}

@@ -1,0 +1,89 @@
+//! What a shard publishes of a log for handles and readers on other threads: a snapshot, never the
+//! log's own state.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use highwater_index::SparseIndex;
+use highwater_segment::meta::Mark;
+use highwater_segment::scan::GenerationRule;
+use highwater_segment::{Epoch, Generation, Offset, Position, Salt};
+
+use crate::error::Error;
+use crate::marks::Marks;
+
+/// A segment as readers need it.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentInfo {
+    pub(crate) base: Offset,
+    /// Known for the segments this process has opened; the others are checked at first use.
+    pub(crate) salt: Option<Salt>,
+    /// Hints where to start walking.
+    pub(crate) index: Arc<Mutex<SparseIndex>>,
+}
+
+impl SegmentInfo {
+    pub(crate) fn new(base: Offset, salt: Option<Salt>) -> Self {
+        SegmentInfo { base, salt, index: Arc::new(Mutex::new(SparseIndex::new(base.0))) }
+    }
+
+    pub(crate) fn index(&self) -> MutexGuard<'_, SparseIndex> {
+        // A half-made index is still only hints.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The published state of a log.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) marks: Marks,
+    pub(crate) epoch: Epoch,
+    pub(crate) generation: Generation,
+    /// From here on only batches of exactly `generation` exist.
+    pub(crate) generation_mark: Mark,
+    pub(crate) segments: Vec<SegmentInfo>,
+    /// Damaged ranges inside sealed segments: reading them is an error, appending goes on.
+    pub(crate) quarantined: Vec<Range<Offset>>,
+    /// Why the log refuses appends, if it does.
+    pub(crate) failure: Option<Error>,
+}
+
+impl Published {
+    /// Returns which generations a walk through `segment` accepts.
+    pub(crate) fn rule_for(&self, segment: Offset) -> GenerationRule {
+        generation_rule(self.generation, &self.generation_mark, segment)
+    }
+}
+
+/// Returns which generations a walk through `segment` accepts when `mark` is where `current` began.
+pub(crate) fn generation_rule(current: Generation, mark: &Mark, segment: Offset) -> GenerationRule {
+    let exact_from = match segment.cmp(&mark.segment) {
+        std::cmp::Ordering::Less => Position(u64::MAX),
+        std::cmp::Ordering::Equal => mark.position,
+        std::cmp::Ordering::Greater => Position(0),
+    };
+    GenerationRule { current, exact_from }
+}
+
+/// A log's published state behind its lock.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    pub(crate) name: String,
+    published: Mutex<Published>,
+}
+
+impl LogShared {
+    pub(crate) fn new(name: &str, published: Published) -> Arc<Self> {
+        Arc::new(LogShared { name: name.to_owned(), published: Mutex::new(published) })
+    }
+
+    /// Returns the published state; hold it only for a look.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Published> {
+        // Each change under this lock is a plain assignment.
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn marks(&self) -> Marks {
+        self.lock().marks
+    }
+}

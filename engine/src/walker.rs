@@ -1,0 +1,152 @@
+//! Walking along one segment file: windows of bytes for a [`Chain`].
+
+use std::ops::Range;
+
+use highwater_io::{AlignedBuffer, Blocking, FileId, Io, IoError};
+use highwater_segment::scan::{Chain, Evidence, Step, Stop, evidence};
+use highwater_segment::{BatchHeader, Generation, HEADER_BYTES, Position, Salt};
+
+use crate::convert::{to_u64, to_usize};
+
+/// How many bytes are read at once.
+pub(crate) const WINDOW_BYTES: usize = 256 << 10;
+/// How many bytes are read at once when looking for evidence behind damage.
+const EVIDENCE_WINDOW_BYTES: usize = 1 << 20;
+/// Windows of evidence overlap by so much, so that no header is cut by their border.
+const EVIDENCE_OVERLAP_BYTES: usize = 4096;
+
+/// What a walk passed.
+#[derive(Clone, Debug)]
+pub(crate) enum Walked {
+    /// A batch; `records` is where its records lie in [`Walker::bytes`] until the next step.
+    Batch { header: BatchHeader, records: Range<usize> },
+    /// A filler or the zeros that stand for one.
+    Padding,
+}
+
+/// Why a walk does not go on.
+#[derive(Clone, Debug)]
+pub(crate) enum WalkError {
+    /// Nothing that fits the chain.
+    Stop(Stop),
+    /// The bytes could not be read. Never a torn tail.
+    Io(IoError),
+}
+
+/// A chain with the file it walks along.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    file: FileId,
+    chain: Chain,
+    window: Option<AlignedBuffer>,
+    start: u64,
+    filled: usize,
+    at_end: bool,
+    bytes_read: u64,
+}
+
+impl Walker {
+    pub(crate) fn new(file: FileId, chain: Chain) -> Self {
+        let window = Some(AlignedBuffer::zeroed(WINDOW_BYTES));
+        Walker { file, chain, window, start: 0, filled: 0, at_end: false, bytes_read: 0 }
+    }
+
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    pub(crate) fn file(&self) -> FileId {
+        self.file
+    }
+
+    /// Returns how many bytes were read from the file so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// Returns the bytes of the window, for the range of a [`Walked::Batch`].
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        self.window.as_ref().and_then(|window| window.get(range.clone())).unwrap_or_default()
+    }
+
+    /// Forgets what was read, so that the next step reads the media again.
+    pub(crate) fn forget(&mut self) {
+        self.filled = 0;
+        self.at_end = false;
+    }
+
+    /// Passes the next batch, filler or gap.
+    pub(crate) fn step<I: Io>(&mut self, io: &mut Blocking<I>) -> Result<Walked, WalkError> {
+        loop {
+            let position = self.chain.position().0;
+            let inside = position >= self.start && position <= self.start + to_u64(self.filled);
+            let at = if inside { to_usize(position - self.start) } else { 0 };
+            let all: &[u8] = self.window.as_deref().unwrap_or_default();
+            let bytes = if inside { all.get(at..self.filled).unwrap_or_default() } else { &[][..] };
+            match self.chain.step(bytes) {
+                Ok(Step::NeedBytes(_)) if self.at_end && inside => {
+                    let blank = bytes.iter().all(|byte| *byte == 0);
+                    let stop = if blank { Stop::NoBatch } else { Stop::CutShort };
+                    return Err(WalkError::Stop(stop));
+                }
+                Ok(Step::NeedBytes(count)) => self.fill(io, count).map_err(WalkError::Io)?,
+                Ok(Step::Batch { header, records }) => {
+                    let start = at + HEADER_BYTES;
+                    let records = start..start + records.len();
+                    return Ok(Walked::Batch { header, records });
+                }
+                Ok(Step::Filler { .. } | Step::Gap { .. }) => return Ok(Walked::Padding),
+                Err(stop) => return Err(WalkError::Stop(stop)),
+            }
+        }
+    }
+
+    /// Reads a window that starts in the chain's block and holds `count` bytes from its position,
+    /// or all there are. `count` was compared with the largest batch by the header's decoder.
+    fn fill<I: Io>(&mut self, io: &mut Blocking<I>, count: usize) -> Result<(), IoError> {
+        let position = self.chain.position();
+        self.start = position.block_start().0;
+        let needed = to_usize(position.0 - self.start) + count;
+        assert!(needed <= highwater_segment::MAX_BATCH_BYTES + 2 * 4096, "reads are bounded");
+        let buffer = match self.window.take() {
+            Some(window) if window.len() >= needed => window,
+            _ => AlignedBuffer::zeroed(needed.max(WINDOW_BYTES)),
+        };
+        let length = if needed > WINDOW_BYTES { buffer.len() } else { WINDOW_BYTES };
+        let (buffer, result) = io.read(self.file, self.start, buffer, length);
+        self.window = Some(buffer);
+        self.filled = 0;
+        let count = result?;
+        self.filled = count;
+        self.at_end = count < length;
+        self.bytes_read += to_u64(count);
+        Ok(())
+    }
+}
+
+/// Returns what the good headers of `file` from `from` to its end say.
+pub(crate) fn file_evidence<I: Io>(
+    io: &mut Blocking<I>,
+    file: FileId,
+    from: Position,
+    salt: Option<Salt>,
+    generation: Generation,
+) -> Result<Evidence, IoError> {
+    let mut found = Evidence::default();
+    let mut start = from.block_start();
+    let mut buffer = AlignedBuffer::zeroed(EVIDENCE_WINDOW_BYTES);
+    loop {
+        let (returned, result) = io.read(file, start.0, buffer, EVIDENCE_WINDOW_BYTES);
+        buffer = returned;
+        let count = result?;
+        // Behind the stop only: the stop's own header is the damage or proves itself.
+        let skip = to_usize(from.0.saturating_sub(start.0)).min(count);
+        let bytes = buffer.get(skip..count).unwrap_or_default();
+        let position = start.plus(to_u64(skip));
+        found = found.and_then(evidence(bytes, position, salt, generation));
+        if count < EVIDENCE_WINDOW_BYTES {
+            return Ok(found);
+        }
+        start = start.plus(to_u64(EVIDENCE_WINDOW_BYTES - EVIDENCE_OVERLAP_BYTES));
+    }
+}

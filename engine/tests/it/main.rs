@@ -1,0 +1,3 @@
+//! The engine through its public API, on real files.
+
+mod basics;

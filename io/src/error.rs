@@ -1,0 +1,105 @@
+//! Operating errors as values: what was tried, on what, where, and why it failed.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why an operation failed, as far as a caller can act on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IoErrorKind {
+    /// The name does not exist.
+    NotFound,
+    /// The name exists already.
+    AlreadyExists,
+    /// A part of the path is not a directory, or the thing itself is the wrong kind.
+    WrongKind,
+    /// The user may not do this.
+    PermissionDenied,
+    /// The file system is mounted read-only.
+    ReadOnly,
+    /// No space or quota left; nothing that was written is harmed.
+    NoSpace,
+    /// Another holds the lock; who, as far as the kernel tells.
+    Locked {
+        /// Process id and name, such as `4711 (highwater)`.
+        holder: Option<String>,
+    },
+    /// The kernel or the file system does not offer this.
+    Unsupported,
+    /// The device failed (`EIO` and its kin). After a write or a flush the state of the bytes
+    /// concerned is unknown.
+    Device,
+    /// The process ran out of descriptors or memory.
+    Resources,
+    /// The simulated process is dead; nothing was done.
+    Dead,
+    /// Anything else.
+    Other,
+}
+
+/// A failed operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IoError {
+    /// Why.
+    pub kind: IoErrorKind,
+    /// What was tried: see [`Operation::verb`](crate::Operation::verb).
+    pub operation: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// At which byte, where that means something.
+    pub position: Option<u64>,
+    /// The kernel's number for it, if it came from the kernel.
+    pub errno: Option<i32>,
+}
+
+impl IoError {
+    /// Returns the error for the kernel's `errno`.
+    #[must_use]
+    pub fn from_errno(
+        errno: i32,
+        operation: &'static str,
+        path: PathBuf,
+        position: Option<u64>,
+    ) -> Self {
+        let kind = match errno {
+            libc::ENOENT => IoErrorKind::NotFound,
+            libc::EEXIST | libc::ENOTEMPTY => IoErrorKind::AlreadyExists,
+            libc::ENOTDIR | libc::EISDIR | libc::ELOOP => IoErrorKind::WrongKind,
+            libc::EACCES | libc::EPERM => IoErrorKind::PermissionDenied,
+            libc::EROFS => IoErrorKind::ReadOnly,
+            libc::ENOSPC | libc::EDQUOT => IoErrorKind::NoSpace,
+            libc::EOPNOTSUPP | libc::ENOSYS => IoErrorKind::Unsupported,
+            libc::EIO | libc::ENXIO | libc::ENODEV | libc::EREMOTEIO | libc::EUCLEAN => {
+                IoErrorKind::Device
+            }
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM => IoErrorKind::Resources,
+            _ => IoErrorKind::Other,
+        };
+        IoError { kind, operation, path, position, errno: Some(errno) }
+    }
+
+    /// Returns the kernel's sentence for the error, or ours.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match (&self.kind, self.errno) {
+            (IoErrorKind::Locked { holder: Some(holder) }, _) => {
+                format!("it is in use by process {holder}")
+            }
+            (IoErrorKind::Locked { holder: None }, _) => "it is in use by another process".into(),
+            (_, Some(errno)) => std::io::Error::from_raw_os_error(errno).to_string(),
+            (kind, None) => format!("{kind:?}"),
+        }
+    }
+}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}", self.operation, self.path.display())?;
+        if let Some(position) = self.position {
+            write!(f, " at byte {position}")?;
+        }
+        write!(f, ": {}", self.reason())
+    }
+}
+
+impl std::error::Error for IoError {}

@@ -1,0 +1,8 @@
+//! What every real backend promises, and that all of them keep it alike.
+
+mod differential;
+mod harness;
+mod locks;
+mod names;
+mod transfers;
+mod waiting;
