@@ -77,9 +77,16 @@ impl<I: Io> Control<I> {
         Ok(Control { io, root: root.to_owned(), incarnation })
     }
 
+    /// Joins the shard's lock - this `Io` writes too, and what it has in flight when the process is
+    /// killed must hold the lock as well - and makes sure the directory is there for good.
+    pub(crate) fn lock_root(&mut self) -> Result<()> {
+        self.io.lock(&self.root)?;
+        self.prepare_root()
+    }
+
     /// Makes sure, under the lock, that the directory and its `.pool` are there for good: no log
     /// is made in a directory whose own name a power cut could take.
-    pub(crate) fn prepare_root(&mut self) -> Result<()> {
+    fn prepare_root(&mut self) -> Result<()> {
         match self.io.create_directory(&self.root.join(POOL_DIRECTORY)) {
             Err(error) if error.kind != IoErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}

@@ -80,7 +80,7 @@ impl Engine {
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
         let mailbox = Arc::new(Mailbox::new(options.queue_batches, options.queue_bytes));
         let (backend, thread) = start_shard(&platform, &options.directory, &mailbox)?;
-        let opened = control.prepare_root().and_then(|()| control.open_all());
+        let opened = control.lock_root().and_then(|()| control.open_all());
         let (opened, recovery) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -401,6 +401,9 @@ impl Log {
     /// # Errors
     /// As [`append`](Self::append), and [`ErrorKind::WouldBlock`]; the batch comes back in any
     /// case.
+    ///
+    /// # Panics
+    /// If the queue gives back something else than it was given.
     pub fn try_append(
         &self,
         batch: RecordBatch,

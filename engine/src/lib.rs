@@ -9,6 +9,7 @@ mod convert;
 mod core;
 mod engine;
 mod error;
+pub mod inspect;
 mod local;
 mod mailbox;
 mod maintenance;
@@ -36,6 +37,7 @@ pub use reader::{ReadBatch, Reader};
 pub use receipt::{Appended, Receipt, Stages};
 pub use report::{LogReport, RecoveryReport};
 
+pub use highwater_segment as segment;
 pub use highwater_segment::{
     BatchBuilder, BuildError, Epoch, Generation, MAX_BATCH_BYTES, MAX_RECORD_BYTES, Offset,
     Position, Record, RecordBatch, RecordError,

@@ -77,7 +77,7 @@ impl<P: Platform> LocalEngine<P> {
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
         let mut runner = Runner::new(platform.shard_io()?);
         runner.lock(&options.directory)?;
-        control.prepare_root()?;
+        control.lock_root()?;
         let (opened, recovery) = control.open_all()?;
         let mut engine = LocalEngine {
             platform,

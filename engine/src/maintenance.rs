@@ -59,7 +59,7 @@ impl<I: Io> Control<I> {
     }
 
     /// Returns the mark at the start of the batch that holds `to`.
-    fn find_cut(&mut self, name: &str, meta: &LogMeta, to: Offset) -> Result<Mark> {
+    pub(crate) fn find_cut(&mut self, name: &str, meta: &LogMeta, to: Offset) -> Result<Mark> {
         let directory = self.root.join(name);
         let bases = segment_bases(&self.io.list(&directory)?);
         let Some(base) = bases.iter().copied().rfind(|base| *base <= to) else {

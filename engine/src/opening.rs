@@ -368,7 +368,6 @@ pub(crate) fn publish(
         name,
         Published {
             marks,
-            epoch: meta.epoch,
             generation: meta.generation,
             generation_mark: meta.flushed,
             segments,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use highwater_index::SparseIndex;
 use highwater_segment::meta::Mark;
 use highwater_segment::scan::GenerationRule;
-use highwater_segment::{Epoch, Generation, Offset, Position, Salt};
+use highwater_segment::{Generation, Offset, Position, Salt};
 
 use crate::error::Error;
 use crate::marks::Marks;
@@ -37,7 +37,6 @@ impl SegmentInfo {
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     pub(crate) marks: Marks,
-    pub(crate) epoch: Epoch,
     pub(crate) generation: Generation,
     /// From here on only batches of exactly `generation` exist.
     pub(crate) generation_mark: Mark,

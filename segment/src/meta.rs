@@ -355,7 +355,6 @@ fn pairs<'a>(
 }
 
 /// Returns the two slots in the bytes of a `log.meta`, which may be short or long.
-#[must_use]
 pub fn decode_slots(bytes: &[u8]) -> [Result<LogMeta, SlotFault>; SLOT_COUNT] {
     let slot = |index: usize| {
         let range = index * SLOT_BYTES..(index + 1) * SLOT_BYTES;

@@ -182,7 +182,7 @@ impl LogCore {
     }
 
     fn seal_active(&mut self, turn: &mut Turn<'_>) {
-        let bytes = self.writes.back().map_or(self.written, |last| last.end_place()).bytes;
+        let bytes = self.written_or_in_flight().bytes;
         let (offset, position) = (self.next_offset, self.tail.position);
         let active = self.active_mut();
         let segment = active.base;

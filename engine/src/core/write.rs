@@ -49,12 +49,6 @@ pub(super) struct WriteInFlight {
     done: bool,
 }
 
-impl WriteInFlight {
-    pub(super) fn end_place(&self) -> Place {
-        self.end
-    }
-}
-
 /// What the next group will be.
 struct Plan {
     batches: usize,
@@ -245,7 +239,7 @@ impl LogCore {
         let alone = self.writes.is_empty() && self.flush.is_none() && active.named;
         let behind_flushed = self.written == self.flushed;
         let dsync = plan.waits_for_flush && alone && behind_flushed;
-        let before = self.writes.back().map_or(self.written, |last| last.end);
+        let before = self.written_or_in_flight();
         let mark = Mark { offset: self.next_offset, segment: base, position: self.tail.position };
         let end = Place { mark, bytes: before.bytes + plan.bytes };
         let operation = Operation::Write { file, position: position.0, buffer, length, dsync };
@@ -298,6 +292,11 @@ impl LogCore {
         } else if self.dirty_since.is_none() {
             self.dirty_since = Some(turn.now);
         }
+    }
+
+    /// Returns the end of everything that was submitted.
+    pub(super) fn written_or_in_flight(&self) -> Place {
+        self.writes.back().map_or(self.written, |last| last.end)
     }
 
     pub(super) fn durable_in_flight(&self) -> bool {
@@ -373,23 +372,34 @@ impl LogCore {
                 let whole = self.keeper.segment_bytes();
                 self.active_mut().reserved_to = whole;
             }
-            Err(error) if error.kind == IoErrorKind::NoSpace => self.refuse_for_space(error, turn),
+            Err(error) if error.kind == IoErrorKind::NoSpace => {
+                // Not so much ahead, perhaps, but what is needed now.
+                match self.needed_space() {
+                    Some(needed) if needed < to => self.allocate(needed, turn),
+                    _ => self.refuse_for_space(error, turn),
+                }
+            }
             Err(error) => self.poison(error, turn),
         }
+    }
+
+    /// Returns up to where the next group needs space, if that is not reserved.
+    fn needed_space(&self) -> Option<u64> {
+        let plan = self.plan_group()?;
+        let end = Position(self.tail.position.0 + plan.bytes).block_end().0;
+        let fits = end <= self.keeper.segment_bytes();
+        (fits && end > self.active().reserved_to).then_some(end)
     }
 
     /// The disk is full: what needs space beyond what is reserved is refused before it has an
     /// offset (D14). What is reserved can still be used by smaller appends.
     pub(super) fn refuse_for_space(&mut self, error: IoError, turn: &mut Turn<'_>) {
-        let fits = self.active().reserved_to;
-        let needs_more = self
-            .plan_group()
-            .is_some_and(|plan| Position(self.tail.position.0 + plan.bytes).block_end().0 > fits);
-        if !needs_more && !self.roll_in_progress() {
+        if self.needed_space().is_none() && !self.roll_in_progress() {
             return;
         }
         let error = Error::from_io(error).with_kind(ErrorKind::Full);
-        while let Some(pending) = self.pending.pop_front_if(|p| p.batch.is_some()) {
+        while self.pending.front().is_some_and(|pending| pending.batch.is_some()) {
+            let Some(pending) = self.pending.pop_front() else { return };
             self.count_drained_if_draining();
             self.refuse(pending, error.clone(), turn);
         }

@@ -26,9 +26,11 @@
 //! **A kill** drops the process, not the cache: what took effect stays in the view, unsynced, and
 //! a flush of the next life covers it. Changes in flight land later, up to
 //! [`SimProfile::late_landing_max`] after the kill, among the operations of the next life - or one
-//! in sixteen never, when the kernel cancels it with its process. A directory lock stays taken
-//! until all of them have landed, so only a planted mistake ([`Planted::LockDroppedAtKill`]) lets
-//! them hit a successor that locks.
+//! in sixteen never, when the kernel cancels it with its process. A directory lock, shared by the
+//! `Io`s of a process that took it, stays taken until everything in flight on *those* has landed:
+//! an `Io` that writes without having taken the lock can hit a successor. A planted mistake
+//! ([`Planted::LockDroppedAtKill`]) lets all of them do so. From its end on a dead process gets
+//! [`IoErrorKind::Dead`](crate::IoErrorKind::Dead); its own clock goes on, the disk's stands still.
 //!
 //! **A power cut** decides on every unsynced or in-flight change by itself, without order between
 //! them: per 512-byte sector of a write old or new (P1), or with [`SimProfile::tear_sectors`] one

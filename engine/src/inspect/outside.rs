@@ -1,0 +1,213 @@
+//! Reading a log's records from another process.
+
+use std::path::{Path, PathBuf};
+
+use highwater_io::threads::InlineIo;
+use highwater_io::{Blocking, Io};
+use highwater_segment::meta::Mark;
+use highwater_segment::recovery::HeaderFact;
+use highwater_segment::scan::Chain;
+use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
+
+use super::tail::{Meaning, damage_error, find_tail, meaning_of};
+use super::{LogView, check_root};
+use crate::error::{Error, ErrorKind, Result};
+use crate::marks::Isolation;
+use crate::opening::load_index;
+use crate::reader::ReadBatch;
+use crate::shared::generation_rule;
+use crate::walker::{WalkError, Walked, Walker};
+
+/// Reads a log's batches in order from outside its process, up to the end of what verifies (or,
+/// with [`Isolation::Durable`], of what is proven to be flushed). Ends with an error where damage
+/// stops it, never silently short.
+#[derive(Debug)]
+pub struct OutsideReader<I: Io = InlineIo> {
+    io: Blocking<I>,
+    root: PathBuf,
+    view: LogView,
+    from: Offset,
+    next: Offset,
+    limit: Option<Offset>,
+    walk: Option<Walk>,
+    done: bool,
+}
+
+#[derive(Debug)]
+struct Walk {
+    walker: Walker,
+    base: Offset,
+    by_hint: bool,
+}
+
+impl OutsideReader {
+    /// Opens the log for reading from `from` on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if there is no such directory or log, [`ErrorKind::Config`] for a foreign
+    /// directory or a bad name, [`ErrorKind::Corrupt`] if `log.meta` is lost,
+    /// [`ErrorKind::Trimmed`] below the log's start.
+    pub fn open(dir: &Path, log: &str, from: Offset, isolation: Isolation) -> Result<Self> {
+        OutsideReader::open_with(InlineIo::new(), dir, log, from, isolation)
+    }
+}
+
+impl<I: Io> OutsideReader<I> {
+    /// As [`open`](OutsideReader::open), on a given [`Io`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(
+        io: I,
+        dir: &Path,
+        log: &str,
+        from: Offset,
+        isolation: Isolation,
+    ) -> Result<Self> {
+        let mut io = Blocking::new(io);
+        check_root(&mut io, dir)?;
+        let view = LogView::load(&mut io, dir, log)?;
+        let log_start = view.meta()?.log_start;
+        if from < log_start {
+            return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", log)
+                .detail(format!("offset {from} is below the log's start {log_start}")));
+        }
+        let limit = match isolation {
+            Isolation::Durable => Some(find_tail(&mut io, dir, log)?.proven),
+            Isolation::Written | Isolation::Committed => None,
+        };
+        Ok(OutsideReader {
+            io,
+            root: dir.to_owned(),
+            view,
+            from,
+            next: from,
+            limit,
+            walk: None,
+            done: false,
+        })
+    }
+
+    fn next_batch(&mut self) -> Result<Option<ReadBatch>> {
+        loop {
+            let Some(mut walk) = self.take_walk()? else { return Ok(None) };
+            let reached = walk.walker.chain().next_offset();
+            if self.limit.is_some_and(|limit| reached >= limit) {
+                return Ok(None);
+            }
+            if self.view.successor(walk.base).is_some_and(|base| reached >= base) {
+                self.next = self.next.max(reached);
+                self.io.close(walk.walker.file())?;
+                continue;
+            }
+            match walk.walker.step(&mut self.io) {
+                Ok(Walked::Padding) => self.walk = Some(walk),
+                Ok(Walked::Batch { header, records }) => {
+                    let wanted = self.from.max(self.next);
+                    let batch = (header.end_offset() > wanted)
+                        .then(|| ReadBatch::new(header, walk.walker.bytes(&records), wanted));
+                    self.next = self.next.max(header.end_offset());
+                    self.walk = Some(walk);
+                    if batch.is_some() {
+                        return Ok(batch);
+                    }
+                }
+                Err(WalkError::Io(error)) => return Err(error.into()),
+                Err(WalkError::Stop(_)) if walk.by_hint => {
+                    // The index is only a hint: the segment's own start is the truth.
+                    self.io.close(walk.walker.file())?;
+                    self.walk = self.start(walk.base, None)?;
+                }
+                Err(WalkError::Stop(stop)) => {
+                    let (root, view) = (&self.root, &self.view);
+                    let meaning =
+                        meaning_of(&mut self.io, root, view, &mut walk.walker, walk.base, stop)?;
+                    let chain = walk.walker.chain();
+                    let end = Mark {
+                        offset: chain.next_offset(),
+                        segment: walk.base,
+                        position: chain.position(),
+                    };
+                    match meaning {
+                        None => self.walk = Some(walk),
+                        Some(Meaning::Changed) => {
+                            self.io.close(walk.walker.file())?;
+                            self.view = LogView::load(&mut self.io, &self.root, &self.view.name)?;
+                        }
+                        Some(Meaning::End { .. }) => return Ok(None),
+                        Some(Meaning::Damage { until }) => {
+                            return Err(damage_error(&self.view, &end, until, &stop));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the walk to go on with; `None` at the log's end.
+    fn take_walk(&mut self) -> Result<Option<Walk>> {
+        if let Some(walk) = self.walk.take() {
+            return Ok(Some(walk));
+        }
+        let Some(base) = self.view.bases.iter().copied().rfind(|base| *base <= self.next) else {
+            let mark = self.view.meta()?.flushed.offset;
+            if mark <= self.next {
+                return Ok(None);
+            }
+            let range = self.next..self.view.bases.first().copied().unwrap_or(mark);
+            return Err(Error::new(ErrorKind::Corrupt { range }, "read log", &self.view.name)
+                .detail(format!("no segment holds offset {} (case T4)", self.next))
+                .remedy("restore the segment from a copy"));
+        };
+        let sealed = self.view.successor(base).is_some();
+        let hint = if sealed && self.next > base {
+            load_index(&mut self.io, &self.view.directory, base).lookup(self.next.0)
+        } else {
+            None
+        };
+        let fits =
+            |(_, position): &(u64, u64)| *position >= FIRST_BATCH.0 && position.is_multiple_of(8);
+        self.start(base, hint.filter(fits))
+    }
+
+    fn start(&mut self, base: Offset, hint: Option<(u64, u64)>) -> Result<Option<Walk>> {
+        let (file, fact, salt) = self.view.open_segment(&mut self.io, base)?;
+        let meta = self.view.meta()?;
+        let (Some(salt), HeaderFact::Good) = (salt, fact) else {
+            self.io.close(file)?;
+            return self.bad_header(base);
+        };
+        let rule = generation_rule(meta.generation, &meta.flushed, base);
+        let (offset, position) = hint
+            .map_or((base, FIRST_BATCH), |(offset, position)| (Offset(offset), Position(position)));
+        let chain = Chain::new(salt, position, offset, Epoch(0), rule);
+        Ok(Some(Walk { walker: Walker::new(file, chain), base, by_hint: hint.is_some() }))
+    }
+
+    /// A header that does not verify: damage, unless the segment is just being made.
+    fn bad_header(&self, base: Offset) -> Result<Option<Walk>> {
+        let meta = self.view.meta()?;
+        if base >= meta.flushed.offset && meta.flushed.segment != base {
+            return Ok(None);
+        }
+        let until = self.view.successor(base).unwrap_or(meta.flushed.offset).max(base.plus(1));
+        let path = self.view.path(base).display().to_string();
+        Err(Error::new(ErrorKind::Corrupt { range: base..until }, "read segment", &path)
+            .at(0)
+            .detail("its header block is damaged (case S5)")
+            .remedy("restore the segment from a copy"))
+    }
+}
+
+impl<I: Io> Iterator for OutsideReader<I> {
+    type Item = Result<ReadBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let result = self.next_batch();
+        self.done = !matches!(result, Ok(Some(_)));
+        result.transpose()
+    }
+}
