@@ -1,5 +1,29 @@
 //! Highwater: an embeddable record-batch log that never confuses what is *flushed* with what is
 //! *acked*.
+//!
+//! ```
+//! use highwater::{Ack, Engine, Isolation, LogOptions, Options, RecordBatch};
+//!
+//! # let directory = std::env::temp_dir().join(format!("highwater-doc-{}", std::process::id()));
+//! let engine = Engine::open(Options::at(&directory))?;
+//! let log = engine.log("orders", LogOptions::default())?;
+//! let batch = RecordBatch::builder().record(b"key", b"value").build()?;
+//! let appended = log.append(batch, Ack::LEADER_FLUSHED)?.wait()?;
+//! assert!(appended.marks.flushed >= appended.end_offset());
+//! let batches = log.read(appended.base_offset, Isolation::Durable)?;
+//! assert_eq!(batches.map(|batch| batch.map(|b| b.records().count())).sum::<Result<usize, _>>()?, 1);
+//! engine.close()?;
+//! # std::fs::remove_dir_all(&directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! * [`Engine`] and [`Log`] - a shard on its own thread, handles for everyone; [`LocalEngine`] -
+//!   the same without a thread.
+//! * [`Ack`] - what an append waits for; [`Receipt`] - how it tells; [`Marks`] - how far the log is.
+//! * [`FlushPolicy`] - when to flush what nobody waits for.
+//! * [`inspect`] - looking at a directory from outside.
+//!
+//! What survives what is promised in `docs/durability.md`; the bytes are in `docs/format.md`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -42,3 +66,8 @@ pub use highwater_segment::{
     BatchBuilder, BuildError, Epoch, Generation, MAX_BATCH_BYTES, MAX_RECORD_BYTES, Offset,
     Position, Record, RecordBatch, RecordError,
 };
+
+/// The README's example is compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -92,6 +92,7 @@ impl LogCore {
         if !self.is_dirty() {
             self.dirty_since = None;
         }
+        self.publish();
         let context = self.ack_context(now);
         self.waiters.flushed_moved(&context);
         self.keeper.flushed_moved(now);

@@ -443,9 +443,10 @@ impl LogCore {
         let failure = Error::from_io(error)
             .with_kind(ErrorKind::Poisoned)
             .remedy("the log refuses writes; check the device, then reopen the log");
-        self.waiters.fail_all(&failure.clone().unknown());
+        self.failure = Some(failure.clone());
+        self.publish();
+        self.waiters.fail_all(&failure.unknown());
         self.keeper.note_poison();
-        self.failure = Some(failure);
         self.refuse_all_pending(turn);
     }
 

@@ -285,6 +285,8 @@ impl LogCore {
         if self.written == before {
             return;
         }
+        // Who is told of an append finds it: the marks are public before the ack is.
+        self.publish();
         let context = self.ack_context(turn.now);
         self.waiters.written_moved(&context);
         if self.flushed == self.written {
@@ -309,7 +311,8 @@ impl LogCore {
     }
 
     fn note_in_index(&self, base: Offset, position: Position, max_timestamp_ms: i64) {
-        let published = self.shared.lock();
+        let mut published = self.shared.lock();
+        published.marks = self.marks();
         if let Some(active) = published.segments.last() {
             active.index().note(base.0, position.0, max_timestamp_ms);
         }

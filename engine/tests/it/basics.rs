@@ -177,3 +177,19 @@ fn every_flush_policy_lets_appends_through_and_a_batch_fills_its_segment_exactly
     }
     engine.close().expect("closes");
 }
+
+#[test]
+fn who_is_told_of_an_append_can_read_it_at_once() {
+    let scratch = Scratch::new("told");
+    let engine = Engine::open(scratch.options(BackendChoice::Auto)).expect("opens");
+    let log = engine.log("l", LogOptions::default()).expect("opens");
+    for next in 0..200 {
+        let (ack, isolation) = if next % 2 == 0 {
+            (Ack::LEADER, Isolation::Committed)
+        } else {
+            (Ack::LEADER_FLUSHED, Isolation::Durable)
+        };
+        log.append(batch(next, 1, 50), ack).expect("appends").wait().expect("acked");
+        assert_eq!(read_all(&log, next, isolation), next + 1);
+    }
+}
