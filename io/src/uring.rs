@@ -348,4 +348,21 @@ mod tests {
             assert!(buffer.iter().all(|byte| *byte == 7));
         }
     }
+
+    /// Found as a wait that never ended: the helper's signal, reaped at the head of a poll after its
+    /// work had been collected by an earlier one, left the ring waiting without a wake-up armed.
+    #[test]
+    fn a_wait_starts_with_the_wake_up_armed_even_if_a_late_signal_was_just_reaped() {
+        let [_, _, plain] = setup::ladder();
+        let ring = match setup::build(&plain) {
+            Ok(ring) => ring,
+            Err(error) => return println!("skipped: {error}"),
+        };
+        let mut io = UringIo::on(ring, Owner::default()).unwrap();
+        io.poll(Wait::No, &mut Vec::new());
+        // The count lands in the completion queue before the next poll begins.
+        io.signal.send();
+        io.poll(Wait::AtMost(std::time::Duration::ZERO), &mut Vec::new());
+        assert!(io.armed, "a wait without the read would not hear of a wake-up");
+    }
 }
