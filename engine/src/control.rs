@@ -7,7 +7,7 @@ use highwater_io::{Blocking, EntryKind, Io, IoErrorKind};
 use highwater_segment::meta::META_FILE_NAME;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128};
+use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
 use crate::options::{LogOptions, validate_name};
 use crate::report::RecoveryReport;
 
@@ -108,12 +108,14 @@ impl<I: Io> Control<I> {
         let mut report = RecoveryReport::default();
         let mut opened = Vec::new();
         for name in log_names(&mut self.io, &self.root)? {
-            let entries = self.io.list(&self.root.join(&name))?;
-            if entries.is_empty() {
+            let never_made = was_never_made(&mut self.io, &self.root.join(&name));
+            let log = match never_made {
                 // A creation cut short; it is made anew when it is asked for.
-                continue;
-            }
-            match self.open(&name, &LogOptions::default(), false) {
+                Ok(true) => continue,
+                Ok(false) => self.open(&name, &LogOptions::default(), false),
+                Err(error) => Err(error),
+            };
+            match log {
                 Ok(log) => {
                     report.logs.push(log.report.clone());
                     opened.push(log);

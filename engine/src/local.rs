@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_io::{Backend, Io, Platform, Wait};
-use highwater_segment::{LogId, Offset, RecordBatch};
+use highwater_segment::{LogMeta, Offset, RecordBatch};
 
 use crate::ack::Ack;
 use crate::control::Control;
 use crate::core::{DetachReason, DetachedLog, queued_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::{Isolation, Marks};
-use crate::opening::OpenedLog;
+use crate::opening::{OpenedLog, check_options};
 use crate::options::{FlushPolicy, LogOptions, MAX_LOGS, Options};
 use crate::reader::Reader;
 use crate::receipt::{Appended, ReceiptCell};
@@ -62,7 +62,8 @@ pub struct LocalEngine<P: Platform> {
 struct Entry {
     log: LocalLog,
     shared: Arc<LogShared>,
-    log_id: LogId,
+    /// As it was first opened: for what never changes.
+    meta: LogMeta,
     policy: FlushPolicy,
     report: LogReport,
 }
@@ -99,7 +100,7 @@ impl<P: Platform> LocalEngine<P> {
         let entry = Entry {
             log,
             shared: Arc::clone(&opened.shared),
-            log_id: opened.meta.log_id,
+            meta: opened.meta.clone(),
             policy,
             report: opened.report.clone(),
         };
@@ -133,6 +134,7 @@ impl<P: Platform> LocalEngine<P> {
     pub fn log(&mut self, name: &str, options: &LogOptions) -> Result<LocalLog> {
         options.validate()?;
         if let Some(entry) = self.logs.get_mut(name) {
+            check_options(&entry.meta, options, name)?;
             let (log, policy) = (entry.log, options.flush);
             if entry.policy != policy {
                 entry.policy = policy;
@@ -245,7 +247,7 @@ impl<P: Platform> LocalEngine<P> {
         let (name, entry) = self.entry(log);
         let directory = self.control.root.join(name);
         let io = self.platform.control_io()?;
-        Reader::new(io, directory, Arc::clone(&entry.shared), entry.log_id, offset, isolation)
+        Reader::new(io, directory, Arc::clone(&entry.shared), entry.meta.log_id, offset, isolation)
     }
 
     /// Removes everything from `to` on, as [`Log::truncate`](crate::Log::truncate) does.

@@ -40,6 +40,9 @@ pub(crate) struct ActiveSegment {
     pub(crate) base: Offset,
     pub(crate) salt: Salt,
     pub(crate) reserved_to: u64,
+    /// Its last block holds flushed bytes and must not be rewritten: the first append rolls. (Not
+    /// before: opening works on a full disk.)
+    pub(crate) is_full: bool,
 }
 
 /// A log that is ready for its shard: everything flushed, the new generation in both slots, no
@@ -122,6 +125,20 @@ pub(crate) fn open_log<I: Io>(
     recover(io, recovery)
 }
 
+/// Returns whether the making of this log was cut short before it had options of its own. Such a
+/// log is made anew when it is asked for, with what is asked then.
+pub(crate) fn was_never_made<I: Io>(io: &mut Blocking<I>, directory: &Path) -> Result<bool> {
+    let entries = io.list(directory)?;
+    if !segment_bases(&entries).is_empty() {
+        return Ok(false);
+    }
+    if !entries.iter().any(|entry| entry.name == META_FILE_NAME) {
+        return Ok(true);
+    }
+    let slots = read_meta_flushed(io, directory)?;
+    Ok(decide_meta(&slots, false).0 == MetaCase::M1NeverCreated)
+}
+
 fn meta_error(case: MetaCase, directory: &Path) -> Error {
     let subject = directory.join(META_FILE_NAME).display().to_string();
     let corrupt = ErrorKind::Corrupt { range: Offset(0)..Offset(u64::MAX) };
@@ -143,7 +160,7 @@ fn meta_error(case: MetaCase, directory: &Path) -> Error {
         .remedy(remedy)
 }
 
-fn check_options(meta: &LogMeta, options: &LogOptions, name: &str) -> Result<()> {
+pub(crate) fn check_options(meta: &LogMeta, options: &LogOptions, name: &str) -> Result<()> {
     let differs = |option: &str, asked: String, persisted: String| {
         Err(Error::new(ErrorKind::Config, "open log", name)
             .detail(format!("{option} {asked} is asked for, the log was made with {persisted}"))
@@ -267,7 +284,8 @@ fn create_log<I: Io>(
     io.sync_directory(&directory)?;
     io.sync_directory(place.root)?;
     let (salt, end) = create_segment(io, &directory, meta.log_id, Offset(0))?;
-    let active = ActiveSegment { base: Offset(0), salt, reserved_to: FIRST_RESERVE_BYTES };
+    let reserved_to = FIRST_RESERVE_BYTES;
+    let active = ActiveSegment { base: Offset(0), salt, reserved_to, is_full: false };
     let report = LogReport {
         name: place.name.to_owned(),
         meta_case: MetaCase::M1NeverCreated,

@@ -499,17 +499,18 @@ fn place_active<I: Io>(
     mark: Mark,
     tail: Vec<u8>,
 ) -> Result<Placed> {
-    if let Some(Segment { base, salt: Some(salt), length, .. }) = active
-        && (tail.is_empty() || !meta.never_rewrite_flushed)
-    {
+    if let Some(Segment { base, salt: Some(salt), length, .. }) = active {
         let reserved_to = (length - length % BLOCK_BYTES).clamp(BLOCK_BYTES, meta.segment_bytes);
-        let active = ActiveSegment { base: *base, salt: *salt, reserved_to };
+        // The cut block may hold flushed bytes that must not be rewritten: the next append starts a
+        // segment, and the name of a segment ends its predecessor.
+        let is_full = meta.never_rewrite_flushed && !tail.is_empty();
+        let active = ActiveSegment { base: *base, salt: *salt, reserved_to, is_full };
         return Ok(Placed { active, end: mark, tail });
     }
-    // The cut block holds flushed bytes and must not be rewritten (or there is no segment yet): the
-    // next segment starts here, and the name of a segment ends its predecessor.
+    // There is no segment yet: the crash came before it had its header.
     let (salt, end) = create_segment(io, recovery.directory, meta.log_id, mark.offset)?;
-    let active = ActiveSegment { base: mark.offset, salt, reserved_to: 64 << 10 };
+    let reserved_to = 64 << 10;
+    let active = ActiveSegment { base: mark.offset, salt, reserved_to, is_full: false };
     Ok(Placed { active, end, tail: Vec::new() })
 }
 

@@ -93,9 +93,8 @@ impl SparseIndex {
 
     /// Forgets every entry at or above `offset`, for a truncation.
     pub fn truncate(&mut self, offset: u64) {
-        let kept = self
-            .entries
-            .partition_point(|e| self.base_offset + u64::from(e.relative_offset) < offset);
+        let relative = offset.saturating_sub(self.base_offset);
+        let kept = self.entries.partition_point(|e| u64::from(e.relative_offset) < relative);
         self.entries.truncate(kept);
     }
 

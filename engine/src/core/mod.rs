@@ -161,6 +161,8 @@ pub(crate) struct LogCore {
     dirty_since: Option<Monotonic>,
     flush: Option<FlushInFlight>,
     allocating: bool,
+    /// The next append rolls, whatever room there is: see [`ActiveSegment::is_full`].
+    active_is_full: bool,
     roll: Roll,
     keeper: Keeper,
     waiters: Waiters,
@@ -203,6 +205,7 @@ impl LogCore {
             dirty_since: None,
             flush: None,
             allocating: false,
+            active_is_full: opened.active.is_some_and(|active| active.is_full),
             roll: Roll::Idle,
             keeper: Keeper::new(opened.meta),
             waiters: Waiters::default(),
@@ -286,7 +289,7 @@ impl LogCore {
             (Flight::RollCreate, result) => self.roll_created(result, turn),
             (Flight::RollAllocate, result) => self.roll_allocated(result, turn),
             (Flight::RollHeader, result) => self.roll_header_written(result, turn),
-            (Flight::RollCleanup, _) => self.roll_cleaned(turn),
+            (Flight::RollCleanup, result) => self.roll_cleaned(result, turn),
             (Flight::NameSync { base }, result) => self.name_synced(base, result, turn),
             (Flight::MetaSlot, result) => self.meta_written(result, turn),
             (Flight::IndexOpen { buffer, length }, result) => {

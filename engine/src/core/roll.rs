@@ -36,7 +36,9 @@ pub(super) enum Roll {
         file: FileId,
         named: bool,
     },
-    /// The disk is full: the blank file goes away again.
+    /// The disk is full: the blank file goes away again, for good. Appends wait for that: were its
+    /// name to come back after the older segment grew beyond it, it would end that segment too
+    /// early.
     CleaningUp {
         steps: u8,
     },
@@ -101,7 +103,7 @@ impl LogCore {
         match result {
             Err(error) if error.kind == IoErrorKind::NoSpace => {
                 self.refuse_for_space(error, turn);
-                self.roll = Roll::CleaningUp { steps: 2 };
+                self.roll = Roll::CleaningUp { steps: 3 };
                 self.submit(Flight::RollCleanup, Operation::Close { file }, turn);
                 let path = self.directory.join(segment_file_name(base));
                 self.submit(Flight::RollCleanup, Operation::Remove { path }, turn);
@@ -129,12 +131,21 @@ impl LogCore {
         self.submit(Flight::NameSync { base }, Operation::SyncDirectory { path }, turn);
     }
 
-    pub(super) fn roll_cleaned(&mut self, _turn: &mut Turn<'_>) {
-        if let Roll::CleaningUp { steps } = &mut self.roll {
-            *steps -= 1;
-            if *steps == 0 {
-                self.roll = Roll::Idle;
+    pub(super) fn roll_cleaned(&mut self, result: Result<Output, IoError>, turn: &mut Turn<'_>) {
+        let Roll::CleaningUp { steps } = &mut self.roll else {
+            panic!("a roll is cleaned up once")
+        };
+        *steps -= 1;
+        match *steps {
+            0 => self.roll = Roll::Idle,
+            1 => {
+                let path = self.directory.clone();
+                self.submit(Flight::RollCleanup, Operation::SyncDirectory { path }, turn);
             }
+            _ => {}
+        }
+        if let Err(error) = result {
+            self.poison(error, turn);
         }
     }
 
@@ -174,6 +185,7 @@ impl LogCore {
         }
         assert_eq!(base, self.next_offset, "A1: no offset is assigned during a roll");
         self.seal_active(turn);
+        self.active_is_full = false;
         let reserved_to = RESERVE_STEP_MIN;
         self.files.push_back(SegmentFile { base, salt, file, end: None, named, reserved_to });
         assert!(self.files.len() <= 2, "at most two segments hold unflushed bytes");

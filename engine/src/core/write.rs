@@ -66,7 +66,8 @@ impl LogCore {
                 return;
             }
             let Some(plan) = self.plan_group() else { return };
-            if self.tail.position.0 + plan.bytes > self.keeper.segment_bytes() {
+            let room = self.keeper.segment_bytes() - self.tail.position.0;
+            if plan.bytes > room || self.active_is_full {
                 self.request_roll();
                 return;
             }

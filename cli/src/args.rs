@@ -1,0 +1,238 @@
+//! What the verbs' arguments have in common, checked before anything is opened: a command that is
+//! refused for its arguments has touched nothing.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use highwater::{Ack, BackendChoice, FlushPolicy, Isolation, MAX_NAME_BYTES};
+use highwater_segment::{BLOCK_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
+
+/// The directory of an engine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Directory {
+    /// The directory that holds the logs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// One log of an engine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogPlace {
+    /// The directory that holds the logs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The log's name: 1 to 249 of a-z A-Z 0-9 . _ -, not starting with a dot.
+    #[arg(long, value_name = "LOG", value_parser = log_name)]
+    pub(crate) log: String,
+}
+
+/// Reports for people or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What an append waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AckChoice {
+    /// Nothing: acked once it has an offset.
+    None,
+    /// Written: survives the death of the process.
+    Leader,
+    /// Flushed: survives a power cut.
+    LeaderFlushed,
+}
+
+impl From<AckChoice> for Ack {
+    fn from(choice: AckChoice) -> Ack {
+        match choice {
+            AckChoice::None => Ack::NONE,
+            AckChoice::Leader => Ack::LEADER,
+            AckChoice::LeaderFlushed => Ack::LEADER_FLUSHED,
+        }
+    }
+}
+
+/// Which backend writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// `io_uring` where it can be had, threads where not.
+    Auto,
+    /// `io_uring`, or an error.
+    Uring,
+    /// System calls on worker threads.
+    Threads,
+}
+
+impl From<BackendName> for BackendChoice {
+    fn from(name: BackendName) -> BackendChoice {
+        match name {
+            BackendName::Auto => BackendChoice::Auto,
+            BackendName::Uring => BackendChoice::Uring,
+            BackendName::Threads => BackendChoice::Threads,
+        }
+    }
+}
+
+/// How far to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsolationName {
+    /// Everything that is written.
+    Written,
+    /// What enough replicas have written.
+    Committed,
+    /// What is known to be on stable media.
+    Durable,
+}
+
+impl From<IsolationName> for Isolation {
+    fn from(name: IsolationName) -> Isolation {
+        match name {
+            IsolationName::Written => Isolation::Written,
+            IsolationName::Committed => Isolation::Committed,
+            IsolationName::Durable => Isolation::Durable,
+        }
+    }
+}
+
+/// Checks a log's name as the engine does, but before the engine makes its directory.
+pub(crate) fn log_name(name: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.starts_with('.');
+    if fits && name.bytes().all(allowed) {
+        return Ok(name.to_owned());
+    }
+    Err("a name is 1 to 249 of a-z A-Z 0-9 . _ - and does not start with a dot".to_owned())
+}
+
+/// Reads a number of bytes: digits, and KiB, MiB or GiB behind them if wanted.
+pub(crate) fn byte_count(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let (digits, unit) = units
+        .iter()
+        .find_map(|(name, bytes)| text.strip_suffix(name).map(|digits| (digits, *bytes)))
+        .unwrap_or((text, 1_u64));
+    number(digits)?.checked_mul(unit).ok_or_else(|| "the number is too large".to_owned())
+}
+
+/// Reads the size of a segment.
+pub(crate) fn segment_bytes(text: &str) -> Result<u64, String> {
+    let bytes = byte_count(text)?;
+    let in_bounds = (MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes);
+    if in_bounds && bytes.is_multiple_of(BLOCK_BYTES) {
+        return Ok(bytes);
+    }
+    Err(format!("a multiple of {BLOCK_BYTES} between {MIN_SEGMENT_BYTES} and {MAX_SEGMENT_BYTES}"))
+}
+
+/// Reads a flush policy: `group`, `records=N`, `bytes=N`, `interval=MS` joined by commas, or
+/// `none`.
+pub(crate) fn flush_policy(text: &str) -> Result<FlushPolicy, String> {
+    if text == "none" {
+        return Ok(FlushPolicy::NONE);
+    }
+    let mut policy = FlushPolicy::NONE;
+    for part in text.split(',') {
+        let given_before = match part.split_once('=') {
+            None if part == "group" => std::mem::replace(&mut policy.every_group, true),
+            Some(("records", count)) => policy.records.replace(at_least_one(count)?).is_some(),
+            Some(("bytes", count)) => {
+                let bytes = at_least_one(&byte_count(count)?.to_string())?;
+                policy.bytes.replace(bytes).is_some()
+            }
+            Some(("interval", milliseconds)) => {
+                let interval = Duration::from_millis(at_least_one(milliseconds)?);
+                policy.interval.replace(interval).is_some()
+            }
+            None if part == "none" => return Err("none goes with nothing else".to_owned()),
+            _ => {
+                return Err(format!(
+                    "{part:?} is not one of group, records=N, bytes=N, interval=MS, none"
+                ));
+            }
+        };
+        if given_before {
+            return Err(format!("{part:?} is given twice"));
+        }
+    }
+    Ok(policy)
+}
+
+fn number(digits: &str) -> Result<u64, String> {
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !all_digits {
+        return Err(format!("{digits:?} is not a number"));
+    }
+    u64::from_str(digits).map_err(|_| "the number is too large".to_owned())
+}
+
+fn at_least_one(digits: &str) -> Result<u64, String> {
+    match number(digits)? {
+        0 => Err("it must be at least 1".to_owned()),
+        count => Ok(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flush_policies_join_and_contradictions_are_refused() {
+        let all = FlushPolicy {
+            every_group: true,
+            records: Some(5),
+            bytes: Some(1 << 20),
+            interval: Some(Duration::from_millis(7)),
+        };
+        assert_eq!(flush_policy("group,records=5,bytes=1MiB,interval=7"), Ok(all));
+        assert_eq!(flush_policy("none"), Ok(FlushPolicy::NONE));
+        assert_eq!(flush_policy("group"), Ok(FlushPolicy::EVERY_GROUP));
+        for bad in [
+            "",
+            ",",
+            "group,",
+            "none,group",
+            "group,none",
+            "records",
+            "records=",
+            "records=0",
+            "records=-1",
+            "records=+1",
+            "bytes=1TB",
+            "bytes=99999999999999999999",
+            "bytes=99999999999GiB",
+            "interval=1.5",
+            "group,group",
+            "records=1,records=2",
+            "Group",
+        ] {
+            assert!(flush_policy(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn log_names_are_those_of_the_engine() {
+        for good in ["a", "orders-2024_v1.2", &"x".repeat(MAX_NAME_BYTES)] {
+            assert_eq!(log_name(good), Ok(good.to_owned()));
+        }
+        for bad in ["", ".", "..", ".pool", "a/b", "a b", "\u{fc}", &"x".repeat(MAX_NAME_BYTES + 1)]
+        {
+            assert!(log_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn segment_sizes_are_checked_at_their_borders() {
+        assert_eq!(segment_bytes("64KiB"), Ok(MIN_SEGMENT_BYTES));
+        assert_eq!(segment_bytes("2GiB"), Ok(MAX_SEGMENT_BYTES));
+        for bad in ["0", "65537", "61440", "2147487744", "x", "64 KiB", "KiB"] {
+            assert!(segment_bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `highwater read`: records on standard output, without writing a byte to the log.
+
+use clap::ValueEnum;
+use highwater::inspect::{OutsideReader, summaries};
+use highwater::{ErrorKind, Offset, Record};
+
+use crate::args::{IsolationName, LogPlace};
+use crate::output::{Exit, Failure, Output, tell};
+use crate::text::JsonRecord;
+
+const EXAMPLE: &str = "\
+Examples:
+  highwater read --dir ./data --log demo
+  highwater read --dir ./data --log demo --from 1000 --max 10 --format jsonl
+
+Ends at the last record there is, also beside a running append. Damage ends it with exit code 6
+and a message, never silently.";
+
+/// Print the records of a log, also while another process appends to it; writes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    place: LogPlace,
+    /// The first offset to read [default: the first there is].
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+    /// The most records to read [default: all there are].
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// How far to read.
+    #[arg(long, value_enum, default_value = "committed")]
+    isolation: IsolationName,
+    /// How records are printed.
+    #[arg(long, value_enum, default_value = "lines")]
+    format: RecordFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RecordFormat {
+    /// The bytes of the value and a newline.
+    Lines,
+    /// `{"offset":..,"timestamp_ms":..,"key":..,"value":..}`; what is not UTF-8 as base64 under
+    /// `key_base64` or `value_base64`.
+    Jsonl,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let reader = open(arguments)?;
+    let mut output = Output::new();
+    let printed = print(reader, arguments, &mut output);
+    // What was read before an error is good and goes out first.
+    output.flush()?;
+    printed?;
+    Ok(Exit::Ok)
+}
+
+fn open(arguments: &Arguments) -> highwater::Result<OutsideReader> {
+    let (dir, log) = (&arguments.place.dir, &arguments.place.log);
+    let at = |offset| OutsideReader::open(dir, log, offset, arguments.isolation.into());
+    match arguments.from {
+        Some(offset) => at(Offset(offset)),
+        None => at(Offset(0)).or_else(|error| match error.kind() {
+            ErrorKind::Trimmed { log_start } => at(*log_start),
+            _ => Err(error),
+        }),
+    }
+}
+
+fn print(reader: OutsideReader, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    let mut left = arguments.max.unwrap_or(u64::MAX);
+    if left == 0 {
+        return Ok(());
+    }
+    let mut nothing = true;
+    for batch in reader {
+        nothing = false;
+        for record in batch?.records() {
+            let record = record.map_err(|error| {
+                let log = &arguments.place.log;
+                Failure::new(Exit::Corruption, format!("cannot read log {log}: {error}"))
+            })?;
+            print_record(&record, arguments.format, output)?;
+            left -= 1;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+    if let (true, Some(from)) = (nothing, arguments.from) {
+        note_end(arguments, from);
+    }
+    Ok(())
+}
+
+/// An offset that is not there yet is no error, but seldom what was meant.
+fn note_end(arguments: &Arguments, from: u64) {
+    let (dir, log) = (&arguments.place.dir, &arguments.place.log);
+    let end = summaries(dir).ok().and_then(|all| {
+        all.iter().find(|summary| summary.name == *log).map(|summary| summary.log_end)
+    });
+    if let Some(end) = end.filter(|end| end.0 < from) {
+        tell(&format!("note: log {log} ends at offset {end}; there is nothing from {from} on"));
+    }
+}
+
+fn print_record(
+    record: &Record<'_>,
+    format: RecordFormat,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    match format {
+        RecordFormat::Lines => {
+            output.bytes(record.value.unwrap_or_default())?;
+            output.bytes(b"\n")
+        }
+        RecordFormat::Jsonl => output.json(&JsonRecord(record)),
+    }
+}
