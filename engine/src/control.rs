@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use highwater_io::{Blocking, EntryKind, Io, IoErrorKind};
-use highwater_segment::meta::META_FILE_NAME;
+use highwater_segment::meta::{META_FILE_NAME, Mark};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
@@ -17,6 +17,9 @@ pub(crate) struct Control<I: Io> {
     pub(crate) io: Blocking<I>,
     pub(crate) root: PathBuf,
     incarnation: u128,
+    /// Logs whose opening met a failed write or flush: the next opening rewrites before it
+    /// believes. At most one entry a log.
+    suspect: std::collections::BTreeSet<String>,
 }
 
 /// What an engine's directory is.
@@ -74,7 +77,8 @@ impl<I: Io> Control<I> {
             }
         }
         let incarnation = random_u128(&mut io);
-        Ok(Control { io, root: root.to_owned(), incarnation })
+        let suspect = std::collections::BTreeSet::new();
+        Ok(Control { io, root: root.to_owned(), incarnation, suspect })
     }
 
     /// Joins the shard's lock - this `Io` writes too, and what it has in flight when the process is
@@ -112,7 +116,7 @@ impl<I: Io> Control<I> {
             let log = match never_made {
                 // A creation cut short; it is made anew when it is asked for.
                 Ok(true) => continue,
-                Ok(false) => self.open(&name, &LogOptions::default(), false),
+                Ok(false) => self.open(&name, &LogOptions::default(), None),
                 Err(error) => Err(error),
             };
             match log {
@@ -132,7 +136,7 @@ impl<I: Io> Control<I> {
         &mut self,
         name: &str,
         options: &LogOptions,
-        rewrite: bool,
+        rewrite_from: Option<Mark>,
     ) -> Result<OpenedLog> {
         validate_name(name)?;
         options.validate()?;
@@ -142,7 +146,24 @@ impl<I: Io> Control<I> {
         }
         let root = self.root.clone();
         let place = Place { root: &root, name, incarnation: self.incarnation };
-        open_log(&mut self.io, &place, options, rewrite)
+        let suspect = self.suspect.contains(name).then(Mark::default);
+        let result = open_log(&mut self.io, &place, options, rewrite_from.or(suspect));
+        match &result {
+            Ok(_) => drop(self.suspect.remove(name)),
+            Err(error) => self.note_failure(name, error),
+        }
+        result
+    }
+
+    /// Remembers a failed write or flush: the kernel reports it once and then says all is well.
+    pub(crate) fn note_failure(&mut self, name: &str, error: &Error) {
+        let failed = |io: &highwater_io::IoError| {
+            let verb = matches!(io.operation, "flush" | "write" | "sync directory");
+            verb && io.kind != IoErrorKind::NoSpace
+        };
+        if error.io().is_some_and(failed) {
+            self.suspect.insert(name.to_owned());
+        }
     }
 
     pub(crate) fn incarnation(&self) -> u128 {

@@ -21,15 +21,15 @@ use crate::marks::{Isolation, Marks};
 use crate::opening::OpenedLog;
 use crate::options::{FlushPolicy, LogOptions, MAX_LOGS, Options};
 use crate::reader::Reader;
-use crate::receipt::{Receipt, ReceiptCell};
+use crate::receipt::{Promise, Receipt, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
 use crate::shard::{Command, LogIndex, Runner};
 use crate::shared::LogShared;
 
 /// An open engine: one directory, its logs, and the thread that writes them.
 ///
-/// Dropping it stops the thread and waits for what is in flight, but counts as a crash: the logs
-/// are not marked clean. [`close`](Self::close) is the orderly end.
+/// Dropping it and every [`Log`] of it stops the thread and waits for what is in flight, but counts
+/// as a crash: the logs are not marked clean. [`close`](Self::close) is the orderly end.
 #[derive(Debug)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -37,7 +37,8 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Inner {
-    control: Mutex<Control<InlineIo>>,
+    /// Gone once the engine is closed: it shares the directory's lock.
+    control: Mutex<Option<Control<InlineIo>>>,
     platform: SystemPlatform,
     mailbox: Arc<Mailbox>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -89,7 +90,7 @@ impl Engine {
             }
         };
         let inner = Inner {
-            control: Mutex::new(control),
+            control: Mutex::new(Some(control)),
             platform,
             mailbox,
             thread: Mutex::new(Some(thread)),
@@ -132,7 +133,8 @@ impl Engine {
     /// [`ErrorKind::Io`].
     pub fn log(&self, name: &str, options: LogOptions) -> Result<Log> {
         options.validate()?;
-        let mut control = lock(&self.inner.control);
+        let mut guard = lock(&self.inner.control);
+        let Some(control) = guard.as_mut() else { return Err(stopped("open a log")) };
         let known = lock(&self.inner.logs).get(name).cloned();
         if let Some(entry) = known {
             entry.check_options(name, &options)?;
@@ -143,7 +145,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::Config, "open log", name)
                 .detail(format!("an engine holds at most {MAX_LOGS} logs")));
         }
-        let opened = control.open(name, &options, false)?;
+        let opened = control.open(name, &options, None)?;
         let entry = self.inner.attach_new(opened, options.flush)?;
         Ok(Log { inner: Arc::clone(&self.inner), name: name.to_owned(), entry })
     }
@@ -163,7 +165,8 @@ impl Engine {
     /// marked clean, and its error is returned.
     pub fn close(self) -> Result<()> {
         let entries: Vec<_> = lock(&self.inner.logs).clone().into_iter().collect();
-        let mut control = lock(&self.inner.control);
+        // With the control goes its share of the lock, also while handles to logs live on.
+        let Some(mut control) = lock(&self.inner.control).take() else { return Ok(()) };
         let mut result = Ok(());
         for (name, entry) in entries {
             let closed = self
@@ -173,8 +176,8 @@ impl Engine {
             self.inner.mailbox.push_control(Message::Forget { log: entry.index });
             result = result.and(closed);
         }
-        drop(control);
         self.inner.stop();
+        drop(control);
         result
     }
 }
@@ -323,7 +326,8 @@ fn run_shard<I: Io>(mut runner: Runner<I>, mailbox: &Mailbox) {
                 drop(reply.send(detached));
                 false
             }
-            None => true,
+            // A log that is not here never will be: dropping the reply answers the caller.
+            None => runner.shard.has(*log),
         });
     }
 }
@@ -429,7 +433,9 @@ impl Log {
 
     fn append_command(&self, batch: RecordBatch, ack: Ack) -> (Command, Receipt) {
         let cell = ReceiptCell::new(monotonic_now());
-        let receipt = Receipt { cell: Arc::clone(&cell) };
+        let promise = Promise::new(&cell);
+        let receipt = Receipt { cell };
+        let cell = promise;
         (Command::Append { log: self.entry.index, batch, ack, cell }, receipt)
     }
 
@@ -453,7 +459,9 @@ impl Log {
     /// [`ErrorKind::Closed`].
     pub fn flush(&self) -> Result<Receipt> {
         let cell = ReceiptCell::new(monotonic_now());
-        let receipt = Receipt { cell: Arc::clone(&cell) };
+        let promise = Promise::new(&cell);
+        let receipt = Receipt { cell };
+        let cell = promise;
         match self.inner.mailbox.push(Command::Flush { log: self.entry.index, cell }, true) {
             Ok(()) => Ok(receipt),
             Err(_) => Err(stopped("flush a log")),
@@ -480,7 +488,11 @@ impl Log {
     /// # Errors
     /// [`ErrorKind::Trimmed`] below the log's start; the log's failure; [`ErrorKind::Io`].
     pub fn truncate(&self, to: Offset) -> Result<Marks> {
-        self.maintain(|control, name, detached| control.truncate_log(name, detached, to))
+        let shared = &self.entry.shared;
+        self.maintain(|control, name, detached| match detached {
+            Some(detached) => control.truncate_log(name, detached, to, shared),
+            None => Err(self.failure().unwrap_or_else(|| stopped("truncate a log"))),
+        })
     }
 
     /// Opens a poisoned log again, as after a crash of the process: recovers, and writes anew what
@@ -489,23 +501,29 @@ impl Log {
     /// # Errors
     /// What opening fails with; the log stays closed then.
     pub fn reopen(&self) -> Result<Marks> {
-        self.maintain(|control, name, _| control.open(name, &LogOptions::default(), true))
+        self.maintain(|control, name, detached| {
+            let rewrite_from = detached.and_then(DetachedLog::rewrite_from);
+            control.open(name, &LogOptions::default(), rewrite_from)
+        })
     }
 
     /// Takes the log from its shard, works on it on this thread, and gives it back.
     fn maintain(
         &self,
-        work: impl FnOnce(&mut Control<InlineIo>, &str, &DetachedLog) -> Result<OpenedLog>,
+        work: impl FnOnce(&mut Control<InlineIo>, &str, Option<&DetachedLog>) -> Result<OpenedLog>,
     ) -> Result<Marks> {
-        let mut control = lock(&self.inner.control);
-        let detached = self.inner.detach(self.entry.index, DetachReason::Maintenance)?;
-        let worked = work(&mut control, &self.name, &detached);
+        let mut guard = lock(&self.inner.control);
+        let Some(control) = guard.as_mut() else { return Err(stopped("maintain a log")) };
+        // A log that an earlier failure left closed is not in the shard.
+        let detached = self.inner.detach(self.entry.index, DetachReason::Maintenance).ok();
+        let worked = work(control, &self.name, detached.as_ref());
         // After a refused or failed piece of work the log is opened as it is.
         let (opened, error) = match worked {
             Ok(opened) => (opened, None),
             Err(error) => {
                 let options = LogOptions::default();
-                match control.open(&self.name, &options, detached.failure.is_some()) {
+                let rewrite_from = detached.as_ref().and_then(DetachedLog::rewrite_from);
+                match control.open(&self.name, &options, rewrite_from) {
                     Ok(opened) => (opened, Some(error)),
                     Err(_) => {
                         self.entry.shared.lock().failure = Some(error.clone());

@@ -16,7 +16,7 @@ use crate::marks::{Isolation, Marks};
 use crate::opening::{OpenedLog, check_options};
 use crate::options::{FlushPolicy, LogOptions, MAX_LOGS, Options};
 use crate::reader::Reader;
-use crate::receipt::{Appended, ReceiptCell};
+use crate::receipt::{Appended, Promise, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
 use crate::shard::{Command, LogIndex, Runner};
 use crate::shared::LogShared;
@@ -146,7 +146,7 @@ impl<P: Platform> LocalEngine<P> {
             return Err(Error::new(ErrorKind::Config, "open log", name)
                 .detail(format!("an engine holds at most {MAX_LOGS} logs")));
         }
-        let opened = self.control.open(name, options, false)?;
+        let opened = self.control.open(name, options, None)?;
         Ok(self.attach_new(opened, options.flush))
     }
 
@@ -183,21 +183,24 @@ impl<P: Platform> LocalEngine<P> {
     /// [`ErrorKind::NotEnoughReplicas`]; later ones come with the ticket.
     pub fn append(&mut self, log: LocalLog, batch: RecordBatch, ack: Ack) -> Result<Ticket> {
         ack.check(1, self.entry(log).0)?;
-        let bytes = queued_bytes(&batch);
+        let bytes = queued_bytes(Some(&batch));
         while self.queued_bytes > 0 && self.queued_bytes + bytes > self.queue_bytes_max {
             self.drive()?;
         }
         self.queued_bytes += bytes;
         let cell = ReceiptCell::new(self.runner.io.now());
         let ticket = Ticket { cell: Arc::clone(&cell) };
+        let cell = Promise::new(&cell);
         self.turn(Command::Append { log: log.0, batch, ack, cell }, Wait::No);
         Ok(ticket)
     }
 
     /// Asks for a flush of everything appended to the log before.
     pub fn flush(&mut self, log: LocalLog) -> Ticket {
+        self.queued_bytes += queued_bytes(None);
         let cell = ReceiptCell::new(self.runner.io.now());
         let ticket = Ticket { cell: Arc::clone(&cell) };
+        let cell = Promise::new(&cell);
         self.turn(Command::Flush { log: log.0, cell }, Wait::No);
         ticket
     }
@@ -256,7 +259,8 @@ impl<P: Platform> LocalEngine<P> {
     /// As there.
     pub fn truncate(&mut self, log: LocalLog, to: Offset) -> Result<Marks> {
         let (name, detached) = self.detach(log, DetachReason::Maintenance)?;
-        let worked = self.control.truncate_log(&name, &detached, to);
+        let shared = Arc::clone(&self.entry(log).1.shared);
+        let worked = self.control.truncate_log(&name, &detached, to, &shared);
         self.give_back(&name, log, &detached, worked)
     }
 
@@ -266,7 +270,7 @@ impl<P: Platform> LocalEngine<P> {
     /// As there.
     pub fn reopen(&mut self, log: LocalLog) -> Result<Marks> {
         let (name, detached) = self.detach(log, DetachReason::Maintenance)?;
-        let worked = self.control.open(&name, &LogOptions::default(), true);
+        let worked = self.control.open(&name, &LogOptions::default(), detached.rewrite_from());
         self.give_back(&name, log, &detached, worked)
     }
 
@@ -291,8 +295,7 @@ impl<P: Platform> LocalEngine<P> {
         let (opened, error) = match worked {
             Ok(opened) => (opened, None),
             Err(error) => {
-                let rewrite = detached.failure.is_some();
-                match self.control.open(name, &LogOptions::default(), rewrite) {
+                match self.control.open(name, &LogOptions::default(), detached.rewrite_from()) {
                     Ok(opened) => (opened, Some(error)),
                     Err(_) => {
                         self.runner.shard.forget(log.0);

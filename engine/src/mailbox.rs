@@ -75,7 +75,8 @@ impl Mailbox {
     /// Queues a command; with `wait` until there is room.
     pub(crate) fn push(&self, command: Command, wait: bool) -> Result<(), Refused> {
         let bytes = match &command {
-            Command::Append { batch, .. } => queued_bytes(batch),
+            Command::Append { batch, .. } => queued_bytes(Some(batch)),
+            Command::Flush { .. } => queued_bytes(None),
             _ => 0,
         };
         let mut state = self.lock();

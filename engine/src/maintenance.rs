@@ -2,9 +2,9 @@
 
 use highwater_io::{Access, Io};
 use highwater_segment::meta::{LogMeta, LogState, Mark};
-use highwater_segment::scan::{Chain, GenerationRule};
+use highwater_segment::scan::Chain;
 use highwater_segment::segment::segment_file_name;
-use highwater_segment::{Epoch, FIRST_BATCH, Generation, Offset, Position};
+use highwater_segment::{Epoch, FIRST_BATCH, Generation, Offset};
 
 use crate::control::Control;
 use crate::core::DetachedLog;
@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::opening::{OpenedLog, segment_bases, write_meta_twice};
 use crate::options::LogOptions;
 use crate::recover::{read_header, remove_index};
+use crate::shared::{LogShared, generation_rule};
 use crate::walker::{WalkError, Walker};
 
 impl<I: Io> Control<I> {
@@ -38,6 +39,7 @@ impl<I: Io> Control<I> {
         name: &str,
         detached: &DetachedLog,
         to: Offset,
+        shared: &LogShared,
     ) -> Result<OpenedLog> {
         if let Some(failure) = &detached.failure {
             return Err(failure.clone());
@@ -55,6 +57,9 @@ impl<I: Io> Control<I> {
         } else {
             self.find_cut(name, &base_meta, to)?
         };
+        // Readers of this process stop serving what is above the cut before anything on disk
+        // changes: what they would find there from now on is not theirs.
+        shared.lock().cut_at(Generation(base_meta.generation.0 + 1), cut);
         self.cut_log(name, base_meta, cut)
     }
 
@@ -72,7 +77,14 @@ impl<I: Io> Control<I> {
         };
         let path = directory.join(segment_file_name(base));
         let (file, _) = self.io.open(&path, Access::Read, true)?;
-        let (_, salt) = read_header(&mut self.io, file, meta.log_id, base)?;
+        let header = read_header(&mut self.io, file, meta.log_id, base);
+        let salt = match header {
+            Ok((_, salt)) => salt,
+            Err(error) => {
+                self.io.close(file)?;
+                return Err(error);
+            }
+        };
         let corrupt = |next: Offset, what: String| {
             Error::new(ErrorKind::Corrupt { range: next..to }, "truncate log", name).detail(what)
         };
@@ -80,8 +92,7 @@ impl<I: Io> Control<I> {
             self.io.close(file)?;
             return Err(corrupt(base, format!("the header of {} is damaged", path.display())));
         };
-        // All of this is flushed and below the log's end: nothing stale lies in between.
-        let rule = GenerationRule { current: meta.generation, exact_from: Position(u64::MAX) };
+        let rule = generation_rule(meta.generation, &meta.flushed, base);
         let chain = Chain::new(salt, FIRST_BATCH, base, Epoch(0), rule);
         let mut walker = Walker::new(file, chain);
         let mut cut = Mark { offset: base, segment: base, position: FIRST_BATCH };
@@ -121,7 +132,10 @@ impl<I: Io> Control<I> {
         meta.flushed = cut;
         meta.high_watermark = cut.offset;
         meta.durable_watermark = cut.offset;
-        write_meta_twice(&mut self.io, &directory, &mut meta)?;
+        if let Err(error) = write_meta_twice(&mut self.io, &directory, &mut meta) {
+            self.note_failure(name, &error);
+            return Err(error);
+        }
         // A crash from here on: the next opening finds the segments above the cut (S2) and removes
         // them before it appends.
         for base in segment_bases(&self.io.list(&directory)?) {
@@ -132,6 +146,6 @@ impl<I: Io> Control<I> {
         }
         remove_index(&mut self.io, &directory, cut.segment)?;
         self.io.sync_directory(&directory)?;
-        self.open(name, &LogOptions::default(), false)
+        self.open(name, &LogOptions::default(), None)
     }
 }

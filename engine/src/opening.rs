@@ -65,7 +65,7 @@ impl OpenedLog {
     /// Returns this with its published state put into `shared`, which handles already hold.
     pub(crate) fn into_shared(mut self, shared: &Arc<LogShared>) -> Self {
         let published = self.shared.lock().clone();
-        *shared.lock() = published;
+        shared.lock().replace(published);
         self.shared = Arc::clone(shared);
         self
     }
@@ -89,14 +89,15 @@ impl Place<'_> {
 
 /// Opens the log at `place`, or makes it.
 ///
-/// With `rewrite` (after a failed write or flush in this very process) the bytes behind the mark
-/// are written anew before they are flushed: the kernel reports a failed flush once and then
-/// pretends that all is well.
+/// With `rewrite_from` (after a failed write or flush in this very process: what was flushed then)
+/// the bytes behind it are written anew before they are flushed: the kernel reports a failed flush
+/// once and then pretends that all is well. What was flushed is not touched: a power cut can harm
+/// what is being rewritten, on devices that tear a sector.
 pub(crate) fn open_log<I: Io>(
     io: &mut Blocking<I>,
     place: &Place<'_>,
     options: &LogOptions,
-    rewrite: bool,
+    rewrite_from: Option<Mark>,
 ) -> Result<OpenedLog> {
     let directory = place.directory();
     // Nothing that a killed process left in caches is believed before it is on stable media: the
@@ -120,8 +121,20 @@ pub(crate) fn open_log<I: Io>(
         };
     };
     check_options(&meta, options, place.name)?;
-    let rewrite = rewrite || meta.state == LogState::Poisoned;
-    let recovery = Recovery { place, directory: &directory, bases, meta_case: case, meta, rewrite };
+    let noted = (meta.state == LogState::Poisoned).then_some(meta.flushed);
+    if rewrite_from.is_some() || noted.is_some() {
+        // The write of the slot that counts may itself have failed: it is made durable before the
+        // other one, the last good one perhaps, is overwritten.
+        write_slot(io, &directory, &meta)?;
+    }
+    let recovery = Recovery {
+        place,
+        directory: &directory,
+        bases,
+        meta_case: case,
+        rewrite_from: rewrite_from.map(|mark| mark.max(meta.flushed)).or(noted),
+        meta,
+    };
     recover(io, recovery)
 }
 
@@ -216,6 +229,18 @@ pub(crate) fn flush_to_media<I: Io>(
     Ok(())
 }
 
+/// Writes `meta` into its slot, durably.
+fn write_slot<I: Io>(io: &mut Blocking<I>, directory: &Path, meta: &LogMeta) -> Result<()> {
+    let path = directory.join(META_FILE_NAME);
+    let (file, _) = io.open(&path, Access::ReadWrite, true)?;
+    let mut buffer = AlignedBuffer::zeroed(SLOT_BYTES);
+    buffer.copy_from_slice(&meta.encode());
+    let position = to_u64(slot_of(meta.sequence) * SLOT_BYTES);
+    let written = io.write(file, position, buffer, SLOT_BYTES, true).1;
+    io.close(file)?;
+    Ok(written?)
+}
+
 /// Writes `meta` into both slots, each durable before the other is touched; afterwards the
 /// snapshot counts even if one slot is damaged. Raises the sequence by two.
 pub(crate) fn write_meta_twice<I: Io>(
@@ -265,21 +290,7 @@ fn create_log<I: Io>(
         epochs,
         truncations: Vec::new(),
     };
-    let path = directory.join(META_FILE_NAME);
-    let file = match io.open(&path, Access::CreateNew, true) {
-        Ok((file, _)) => file,
-        // Left over from a creation that a crash cut short.
-        Err(error) if error.kind == IoErrorKind::AlreadyExists => {
-            io.open(&path, Access::ReadWrite, true)?.0
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let reserved = match io.allocate(file, 0, to_u64(META_BYTES)) {
-        Err(error) if error.kind != IoErrorKind::Unsupported => Err(error),
-        _ => Ok(()),
-    };
-    io.close(file)?;
-    reserved?;
+    ensure_meta_file(io, &directory)?;
     write_meta_twice(io, &directory, &mut meta)?;
     io.sync_directory(&directory)?;
     io.sync_directory(place.root)?;
@@ -315,6 +326,26 @@ fn create_log<I: Io>(
         read_only: None,
         report,
     })
+}
+
+/// Makes sure that `log.meta` is there and has its space; its name is durable on return.
+pub(crate) fn ensure_meta_file<I: Io>(io: &mut Blocking<I>, directory: &Path) -> Result<()> {
+    let path = directory.join(META_FILE_NAME);
+    let file = match io.open(&path, Access::CreateNew, true) {
+        Ok((file, _)) => file,
+        // Left over from a creation that a crash cut short.
+        Err(error) if error.kind == IoErrorKind::AlreadyExists => {
+            io.open(&path, Access::ReadWrite, true)?.0
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let reserved = match io.allocate(file, 0, to_u64(META_BYTES)) {
+        Err(error) if error.kind != IoErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    };
+    io.close(file)?;
+    reserved?;
+    Ok(io.sync_directory(directory)?)
 }
 
 /// Makes the segment that starts at `base`: space, header and name are durable on return. A full
@@ -389,6 +420,7 @@ pub(crate) fn publish(
             generation: meta.generation,
             generation_mark: meta.flushed,
             segments,
+            cuts: std::collections::VecDeque::new(),
             quarantined: report.quarantined.clone(),
             failure: read_only.cloned(),
         },

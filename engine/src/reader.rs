@@ -79,6 +79,8 @@ pub struct Reader<I: Io> {
     next: Offset,
     generation: Generation,
     walker: Option<Walk>,
+    /// The segment whose index led nowhere: its file may say the same again.
+    without_hints: Option<Offset>,
     failed: bool,
 }
 
@@ -117,6 +119,7 @@ impl<I: Io> Reader<I> {
             next: from,
             generation,
             walker: None,
+            without_hints: None,
             failed: false,
         })
     }
@@ -127,7 +130,10 @@ impl<I: Io> Reader<I> {
             let Some(limit) = self.look_at_log()? else { return Ok(None) };
             let walk = match self.walker.take() {
                 Some(walk) => walk,
-                None => self.find_place()?,
+                None => match self.find_place()? {
+                    Some(walk) => walk,
+                    None => continue,
+                },
             };
             let successor = self.successor_of(walk.base);
             if successor.is_some_and(|base| walk.walker.chain().next_offset() >= base) {
@@ -143,7 +149,13 @@ impl<I: Io> Reader<I> {
                     if header.end_offset() <= from {
                         continue;
                     }
-                    assert!(header.end_offset() <= limit, "B6: nothing above the mark is read");
+                    if header.end_offset() > limit {
+                        // Only where the log was cut and grew again since the look at its marks.
+                        let cut = self.shared.lock().generation != self.generation;
+                        assert!(cut, "B6: nothing above the mark is read");
+                        self.drop_walker()?;
+                        continue;
+                    }
                     self.next = header.end_offset();
                     return Ok(Some(ReadBatch::new(header, walk.walker.bytes(&records), from)));
                 }
@@ -158,6 +170,7 @@ impl<I: Io> Reader<I> {
                     let base = walk.base;
                     self.walker = None;
                     self.io.close(file)?;
+                    self.without_hints = Some(base);
                     self.segment(base)?.index().truncate(0);
                     looked_again = false;
                 }
@@ -176,21 +189,23 @@ impl<I: Io> Reader<I> {
     /// Looks at the published state; returns up to where may be read, or `None` if there is
     /// nothing more.
     fn look_at_log(&mut self) -> Result<Option<Offset>> {
-        let (marks, generation, quarantined) = {
+        let (marks, generation, quarantined, cut) = {
             let published = self.shared.lock();
             let next = self.next;
             let quarantined = published.quarantined.iter().find(|range| range.contains(&next));
-            (published.marks, published.generation, quarantined.cloned())
+            let cut = published.lowest_cut_since(self.generation);
+            (published.marks, published.generation, quarantined.cloned(), cut)
         };
         if generation != self.generation {
             // Truncated or reopened: what was read ahead is stale.
             self.generation = generation;
             self.drop_walker()?;
-            if self.next > marks.log_end {
+            let cut = cut.unwrap_or(marks.log_end).min(marks.log_end);
+            if self.next > cut {
                 let kind = ErrorKind::Trimmed { log_start: marks.log_start };
                 return Err(Error::new(kind, "read log", &self.shared.name).detail(format!(
-                    "offset {} was removed by a truncation to {}",
-                    self.next, marks.log_end
+                    "what was read up to offset {} was removed from {cut} on meanwhile",
+                    self.next
                 )));
             }
         }
@@ -216,7 +231,7 @@ impl<I: Io> Reader<I> {
     fn segment(&self, base: Offset) -> Result<SegmentInfo> {
         let published = self.shared.lock();
         let found = published.segments.iter().find(|info| info.base == base).cloned();
-        found.ok_or_else(|| self.missing(base))
+        found.ok_or_else(|| self.missing(&published.segments))
     }
 
     fn successor_of(&self, base: Offset) -> Option<Offset> {
@@ -224,24 +239,37 @@ impl<I: Io> Reader<I> {
         published.segments.iter().map(|info| info.base).find(|other| *other > base)
     }
 
-    fn missing(&self, base: Offset) -> Error {
-        Error::new(ErrorKind::Corrupt { range: self.next..base }, "read log", &self.shared.name)
-            .detail(format!("no segment holds offset {}", self.next))
+    /// Returns the error for an offset that no file holds. Its range is never empty, so it ends the
+    /// reading: an empty one would pass for a range already skipped, again and again.
+    fn missing(&self, segments: &[SegmentInfo]) -> Error {
+        let later = segments.iter().map(|info| info.base).find(|base| *base > self.next);
+        let end = later.unwrap_or(self.next.plus(1));
+        Error::new(ErrorKind::Corrupt { range: self.next..end }, "read log", &self.shared.name)
+            .detail(format!("no segment holds offset {} (case T4)", self.next))
+            .remedy("restore the segment from a copy")
     }
 
     /// Opens the segment that holds the next offset, at the nearest place the index knows.
-    fn find_place(&mut self) -> Result<Walk> {
+    /// `None`: the log was cut meanwhile.
+    fn find_place(&mut self) -> Result<Option<Walk>> {
         let (info, rule, sealed) = {
             let published = self.shared.lock();
+            if published.generation != self.generation {
+                return Ok(None);
+            }
             let at = published.segments.iter().rposition(|info| info.base <= self.next);
             let info = at.and_then(|at| published.segments.get(at)).cloned();
-            let info = info.ok_or_else(|| self.missing(self.next))?;
+            let info = info.ok_or_else(|| self.missing(&published.segments))?;
             let sealed = at.is_some_and(|at| at + 1 < published.segments.len());
             let rule = published.rule_for(info.base);
             (info, rule, sealed)
         };
         let path = self.directory.join(segment_file_name(info.base));
-        let (file, _) = self.io.open(&path, Access::Read, true)?;
+        let file = match self.io.open(&path, Access::Read, true) {
+            Ok((file, _)) => file,
+            Err(_) if self.shared.lock().generation != self.generation => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let salt = match info.salt {
             Some(salt) => salt,
             None => match read_header(&mut self.io, file, self.log_id, info.base) {
@@ -261,18 +289,20 @@ impl<I: Io> Reader<I> {
                 }
             },
         };
-        if sealed && info.index().entries().is_empty() {
+        if sealed && self.without_hints != Some(info.base) && info.index().entries().is_empty() {
             let loaded = load_index(&mut self.io, &self.directory, info.base);
             *info.index() = loaded;
         }
-        let hint = info.index().lookup(self.next.0);
+        let trusted = self.without_hints != Some(info.base);
+        let hint = trusted.then(|| info.index().lookup(self.next.0)).flatten();
         let hint =
             hint.filter(|(_, position)| *position > FIRST_BATCH.0 && position.is_multiple_of(8));
         let (offset, position) = hint.map_or((info.base, FIRST_BATCH), |(offset, position)| {
             (Offset(offset), Position(position))
         });
         let chain = Chain::new(salt, position, offset, Epoch(0), rule);
-        Ok(Walk { walker: Walker::new(file, chain), base: info.base, by_hint: hint.is_some() })
+        let walker = Walker::new(file, chain);
+        Ok(Some(Walk { walker, base: info.base, by_hint: hint.is_some() }))
     }
 
     fn drop_walker(&mut self) -> Result<()> {

@@ -100,12 +100,53 @@ impl ReceiptCell {
         }
     }
 
+    fn is_settled(&self) -> bool {
+        let state = self.lock();
+        state.acked.is_some() && state.flushed.is_some()
+    }
+
     pub(crate) fn acked(&self) -> Option<Result<Appended>> {
         self.lock().acked.clone()
     }
 
     pub(crate) fn flushed(&self) -> Option<Result<Appended>> {
         self.lock().flushed.clone()
+    }
+}
+
+/// The shard's side of a receipt. Whatever way it goes - answered, or dropped by a shard that
+/// stopped or panicked - nobody waits for it for ever.
+#[derive(Debug)]
+pub(crate) struct Promise(Arc<ReceiptCell>);
+
+impl Promise {
+    pub(crate) fn new(cell: &Arc<ReceiptCell>) -> Self {
+        Promise(Arc::clone(cell))
+    }
+
+    /// Returns whether a receipt still listens.
+    pub(crate) fn is_heard(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl std::ops::Deref for Promise {
+    type Target = ReceiptCell;
+
+    fn deref(&self) -> &ReceiptCell {
+        &self.0
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if self.is_heard() && !self.is_settled() {
+            let error = Error::new(ErrorKind::Closed, "append to", "a log")
+                .detail("the engine stopped before it was acked")
+                .unknown();
+            self.ack(Err(error.clone()));
+            self.flush(Err(error));
+        }
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) bases: Vec<Offset>,
     pub(crate) meta_case: MetaCase,
     pub(crate) meta: LogMeta,
-    pub(crate) rewrite: bool,
+    /// What is behind this is written anew.
+    pub(crate) rewrite_from: Option<Mark>,
 }
 
 /// A segment at or above the mark, open and flushed.
@@ -387,7 +388,7 @@ fn make_report(recovery: &Recovery<'_>, end: &End, findings: Findings) -> LogRep
         removed_segments: Vec::new(),
         quarantined: findings.quarantined,
         corrupt: None,
-        rewritten: recovery.rewrite,
+        rewritten: recovery.rewrite_from.is_some(),
         bytes_scanned: findings.bytes_scanned,
         epoch: recovery.meta.epoch,
         generation: recovery.meta.generation,
@@ -409,9 +410,9 @@ fn carry_out<I: Io>(
     let never_rewrite = recovery.meta.never_rewrite_flushed;
     let active = end.segment.and_then(|index| segments.get(index));
     let kept = end.segment.map_or(&[][..], |index| segments.get(..=index).unwrap_or_default());
-    if recovery.rewrite {
-        for segment in kept {
-            rewrite(io, &recovery.meta.flushed, &mark, segment)?;
+    if let Some(from) = recovery.rewrite_from {
+        for segment in kept.iter().filter(|segment| segment.base >= from.segment) {
+            rewrite(io, &from, &mark, (segment.base, segment.file, segment.length))?;
         }
     }
     let mut tail = Vec::new();
@@ -563,23 +564,28 @@ fn fill_cut_block<I: Io>(
 
 /// Writes what was read from the mark to the cut once more: after a failed flush the cache shows
 /// bytes that are not on the media, and another flush alone would lie.
-fn rewrite<I: Io>(io: &mut Blocking<I>, mark: &Mark, end: &Mark, segment: &Segment) -> Result<()> {
-    let from = if segment.base == mark.segment { mark.position } else { Position(0) };
-    let to = if segment.base == end.segment {
+pub(crate) fn rewrite<I: Io>(
+    io: &mut Blocking<I>,
+    mark: &Mark,
+    end: &Mark,
+    (base, file, length): (Offset, FileId, u64),
+) -> Result<()> {
+    let from = if base == mark.segment { mark.position } else { FIRST_BATCH };
+    let to = if base == end.segment {
         end.position.block_end()
     } else {
-        Position(segment.length - segment.length % BLOCK_BYTES)
+        Position(length - length % BLOCK_BYTES)
     };
     let mut at = from.block_start();
     let mut buffer = AlignedBuffer::zeroed(REWRITE_BYTES);
     while at < to {
         let length = REWRITE_BYTES.min(to_usize(to.0 - at.0));
-        let (returned, count) = io.read(segment.file, at.0, buffer, length);
+        let (returned, count) = io.read(file, at.0, buffer, length);
         let count = count?;
         if count == 0 || !to_u64(count).is_multiple_of(BLOCK_BYTES) {
             return Ok(());
         }
-        let (returned, result) = io.write(segment.file, at.0, returned, count, false);
+        let (returned, result) = io.write(file, at.0, returned, count, false);
         result?;
         buffer = returned;
         at = at.plus(to_u64(count));

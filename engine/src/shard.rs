@@ -4,7 +4,6 @@
 //! joins it with an [`Io`]; the simulator drives the very same two.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_io::random::SeededRandom;
@@ -16,7 +15,7 @@ use crate::core::{DetachReason, DetachedLog, LogCore, Pending, Turn};
 use crate::error::{Error, Result};
 use crate::opening::OpenedLog;
 use crate::options::{FlushPolicy, LOCK_WAIT, MAX_LOGS};
-use crate::receipt::ReceiptCell;
+use crate::receipt::Promise;
 
 /// How long between two attempts for a lock.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
@@ -31,12 +30,12 @@ pub(crate) enum Command {
         log: LogIndex,
         batch: RecordBatch,
         ack: Ack,
-        cell: Arc<ReceiptCell>,
+        cell: Promise,
     },
     /// Flush what was appended before; the cell's ack tells when.
     Flush {
         log: LogIndex,
-        cell: Arc<ReceiptCell>,
+        cell: Promise,
     },
     /// Take over an opened log.
     Attach {
@@ -115,8 +114,15 @@ impl Shard {
 
     fn complete(&mut self, completion: Completion, turn: &mut Turn<'_>) {
         let index = LogIndex::try_from(completion.token.0 >> 48).unwrap_or(LogIndex::MAX);
+        // A durable write or a synced name that fails has used up the one report of the device
+        // just as a flush has.
         let failed_flush = match &completion.result {
-            Err(error) if error.operation == "flush" => Some(error.clone()),
+            Err(error)
+                if error.kind != IoErrorKind::NoSpace
+                    && matches!(error.operation, "flush" | "write" | "sync directory") =>
+            {
+                Some(error.clone())
+            }
             _ => None,
         };
         let Some(log) = self.logs.get_mut(&index) else {
@@ -166,7 +172,7 @@ impl Shard {
         } else if let Some(waiting) = self.waiting.get_mut(&index) {
             waiting.push_back(pending);
         } else {
-            *turn.released_bytes += pending.batch.as_ref().map_or(0, crate::core::queued_bytes);
+            *turn.released_bytes += crate::core::queued_bytes(pending.batch.as_ref());
             pending.cell.ack(Err(closed("log")));
         }
     }
@@ -174,7 +180,7 @@ impl Shard {
     /// Refuses what waits for a log that will not come back.
     pub(crate) fn forget(&mut self, index: LogIndex) {
         for pending in self.waiting.remove(&index).unwrap_or_default() {
-            self.released_bytes += pending.batch.as_ref().map_or(0, crate::core::queued_bytes);
+            self.released_bytes += crate::core::queued_bytes(pending.batch.as_ref());
             pending.cell.ack(Err(closed("log")));
         }
     }
@@ -182,6 +188,11 @@ impl Shard {
     /// Returns a log that was asked for by [`Command::Detach`], once it is ready.
     pub(crate) fn take_detached(&mut self, index: LogIndex) -> Option<DetachedLog> {
         self.detached.remove(&index)
+    }
+
+    /// Returns whether the shard owns the log.
+    pub(crate) fn has(&self, index: LogIndex) -> bool {
+        self.logs.contains_key(&index)
     }
 
     /// Returns when to step again although nothing happens.

@@ -1,6 +1,7 @@
 //! What a shard publishes of a log for handles and readers on other threads: a snapshot, never the
 //! log's own state.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,9 @@ use highwater_segment::{Generation, Offset, Position, Salt};
 
 use crate::error::Error;
 use crate::marks::Marks;
+
+/// The newest cuts a log remembers for its readers; older readers start anew.
+const CUTS_MAX: usize = 64;
 
 /// A segment as readers need it.
 #[derive(Clone, Debug)]
@@ -41,6 +45,9 @@ pub(crate) struct Published {
     /// From here on only batches of exactly `generation` exist.
     pub(crate) generation_mark: Mark,
     pub(crate) segments: Vec<SegmentInfo>,
+    /// Where each newer generation began: what a reader of an older one holds from there on is
+    /// gone. Oldest first.
+    pub(crate) cuts: VecDeque<(Generation, Offset)>,
     /// Damaged ranges inside sealed segments: reading them is an error, appending goes on.
     pub(crate) quarantined: Vec<Range<Offset>>,
     /// Why the log refuses appends, if it does.
@@ -48,6 +55,44 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// Notes that `generation` began at `mark`: nothing above is served any more.
+    pub(crate) fn cut_at(&mut self, generation: Generation, mark: Mark) {
+        assert!(generation > self.generation, "generations rise");
+        let end = mark.offset;
+        self.generation = generation;
+        self.generation_mark = mark;
+        self.marks.log_end = end;
+        self.marks.written = self.marks.written.min(end);
+        self.marks.flushed = self.marks.flushed.min(end);
+        self.marks.high_watermark = self.marks.high_watermark.min(end);
+        self.marks.durable_watermark = self.marks.durable_watermark.min(end);
+        self.segments.retain(|info| info.base <= mark.segment);
+        self.remember_cut(generation, end);
+    }
+
+    fn remember_cut(&mut self, generation: Generation, end: Offset) {
+        self.cuts.push_back((generation, end));
+        if self.cuts.len() > CUTS_MAX {
+            self.cuts.pop_front();
+        }
+    }
+
+    /// Returns the lowest place the log was cut at since `generation`; 0 if that is forgotten.
+    pub(crate) fn lowest_cut_since(&self, generation: Generation) -> Option<Offset> {
+        let newer = self.cuts.iter().filter(|(cut, _)| *cut > generation).map(|(_, end)| *end);
+        let forgotten = self.cuts.len() == CUTS_MAX
+            && self.cuts.front().is_some_and(|(oldest, _)| *oldest > generation);
+        if forgotten { Some(Offset(0)) } else { newer.min() }
+    }
+
+    /// Takes over what an opening published, keeping what this remembers of older cuts.
+    pub(crate) fn replace(&mut self, opened: Published) {
+        let cuts = std::mem::take(&mut self.cuts);
+        *self = opened;
+        self.cuts = cuts;
+        self.remember_cut(self.generation, self.marks.log_end);
+    }
+
     /// Returns which generations a walk through `segment` accepts.
     pub(crate) fn rule_for(&self, segment: Offset) -> GenerationRule {
         generation_rule(self.generation, &self.generation_mark, segment)

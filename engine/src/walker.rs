@@ -79,12 +79,14 @@ impl Walker {
     pub(crate) fn step<I: Io>(&mut self, io: &mut Blocking<I>) -> Result<Walked, WalkError> {
         loop {
             let position = self.chain.position().0;
+            let block = self.chain.position().block_start().0;
             let inside = position >= self.start && position <= self.start + to_u64(self.filled);
             let at = if inside { to_usize(position - self.start) } else { 0 };
             let all: &[u8] = self.window.as_deref().unwrap_or_default();
             let bytes = if inside { all.get(at..self.filled).unwrap_or_default() } else { &[][..] };
             match self.chain.step(bytes) {
-                Ok(Step::NeedBytes(_)) if self.at_end && inside => {
+                // Also where the file ends before the position: its block was read, and holds less.
+                Ok(Step::NeedBytes(_)) if self.at_end && self.start == block => {
                     let blank = bytes.iter().all(|byte| *byte == 0);
                     let stop = if blank { Stop::NoBatch } else { Stop::CutShort };
                     return Err(WalkError::Stop(stop));

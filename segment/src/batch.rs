@@ -225,7 +225,7 @@ impl BatchHeader {
         if !count_fits {
             return Some("record_count");
         }
-        if self.base_offset.0.checked_add(count).is_none() {
+        if self.base_offset.0 > Offset::MAX.0 - count {
             return Some("base_offset");
         }
         if self.flush_mark > self.base_offset {

@@ -27,6 +27,8 @@ pub const MAX_EPOCHS: usize = 64;
 /// The newest truncations kept.
 pub const MAX_TRUNCATIONS: usize = 16;
 const CRC_AT: usize = 12;
+/// Epochs and generations above this are not ours: they rise by one at a time.
+const NUMBER_MAX: u32 = u32::MAX - (1 << 16);
 const FLAG_NEVER_REWRITE_FLUSHED: u32 = 1;
 
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -317,9 +319,15 @@ impl LogMeta {
     fn order_fault(&self) -> Option<&'static str> {
         let mark = &self.flushed;
         let sizes = crate::MIN_SEGMENT_BYTES..=crate::MAX_SEGMENT_BYTES;
-        if !sizes.contains(&self.segment_bytes) {
+        let whole_blocks = self.segment_bytes.is_multiple_of(crate::BLOCK_BYTES);
+        if !sizes.contains(&self.segment_bytes) || !whole_blocks {
             Some("segment_bytes")
-        } else if self.log_start > mark.offset || mark.segment > mark.offset {
+        } else if self.generation.0 > NUMBER_MAX || self.epoch.0 > NUMBER_MAX {
+            Some("generation or epoch")
+        } else if self.log_start > mark.offset
+            || mark.segment > mark.offset
+            || mark.offset > Offset::MAX
+        {
             Some("flushed_offset")
         } else if mark.position < crate::FIRST_BATCH
             || mark.position.0 > self.segment_bytes
@@ -330,6 +338,7 @@ impl LogMeta {
             .epochs
             .windows(2)
             .any(|w| w[0].epoch >= w[1].epoch || w[0].start > w[1].start)
+            || self.epochs.last().is_some_and(|last| last.epoch > self.epoch)
         {
             Some("epochs")
         } else {
@@ -350,7 +359,10 @@ fn pairs<'a>(
     what: &'static str,
 ) -> Result<impl Iterator<Item = (u32, Offset)> + 'a, SlotFault> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let used = all.get(..count).ok_or(SlotFault::Field(what))?;
+    let (used, unused) = all.split_at_checked(count).ok_or(SlotFault::Field(what))?;
+    if !all_zero(unused.as_bytes()) || used.iter().any(|pair| pair.reserved.get() != 0) {
+        return Err(SlotFault::Field(what));
+    }
     Ok(used.iter().map(|pair| (pair.number.get(), Offset(pair.offset.get()))))
 }
 
@@ -403,6 +415,19 @@ pub(crate) mod tests {
             let mut damaged = bytes;
             damaged[index] ^= 1;
             assert!(LogMeta::decode(&damaged).is_err(), "byte {index}");
+        }
+    }
+
+    #[test]
+    fn entries_behind_the_count_and_reserved_bytes_are_zeros() {
+        let epochs_at = std::mem::offset_of!(Raw, epochs);
+        let truncations_at = std::mem::offset_of!(Raw, truncations);
+        for at in [epochs_at + 4, epochs_at + 16, epochs_at + 24, truncations_at, 4095] {
+            let mut bytes = sample().encode();
+            bytes[at] = 1;
+            let crc = crc_with_hole(&bytes, CRC_AT);
+            bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+            assert!(matches!(LogMeta::decode(&bytes), Err(SlotFault::Field(_))), "byte {at}");
         }
     }
 

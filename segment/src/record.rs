@@ -13,6 +13,8 @@ pub const MIN_RECORD_BYTES: usize = 7;
 const MAX_VARINT_BYTES: usize = 10;
 /// The most headers of one record.
 pub const MAX_HEADERS: usize = 1024;
+/// The longest encoding of a record: its payload, its own lengths, and two for each header.
+const MAX_ENCODED_BYTES: usize = MAX_RECORD_BYTES + 64 + 2 * MAX_VARINT_BYTES * MAX_HEADERS;
 
 /// Appends the zigzag varint of `value`.
 pub fn put_varint(out: &mut Vec<u8>, value: i64) {
@@ -103,7 +105,7 @@ impl<'a> Records<'a> {
     fn decode(&mut self) -> Result<Record<'a>, &'static str> {
         let length = self.cursor.varint()?;
         let length = usize::try_from(length).map_err(|_| "its length is negative")?;
-        if length > MAX_RECORD_BYTES + 64 {
+        if length > MAX_ENCODED_BYTES {
             return Err("its length is above the maximum");
         }
         let mut body = Cursor { rest: self.cursor.take(length).ok_or("it is cut short")? };
@@ -151,7 +153,11 @@ impl<'a> Iterator for Records<'a> {
         }
         let offset = self.base_offset.plus(self.next);
         let record = self.decode().map_err(|what| RecordError { offset, what });
-        self.next = if record.is_ok() { self.next + 1 } else { u32::MAX };
+        if record.is_ok() {
+            self.next += 1;
+        } else {
+            (self.next, self.cursor.rest) = (self.count, &[]);
+        }
         Some(record)
     }
 }
@@ -211,6 +217,26 @@ mod tests {
             assert_eq!(Cursor { rest: &bytes }.varint(), Ok(value));
             assert!(Cursor { rest: &bytes[..bytes.len() - 1] }.varint().is_err());
         }
+    }
+
+    #[test]
+    fn a_walk_ends_behind_its_first_error_whatever_the_count() {
+        for count in [1, 2, u32::MAX] {
+            let mut records = Records::new(&[0xff; 20], count, Offset(0), 0);
+            assert!(matches!(records.next(), Some(Err(_))));
+            assert_eq!(records.next(), None);
+        }
+    }
+
+    #[test]
+    fn the_largest_record_with_the_most_headers_is_read_back() {
+        let value = vec![7; MAX_RECORD_BYTES - MAX_HEADERS];
+        let headers = vec![(&b"k"[..], None); MAX_HEADERS];
+        let mut builder = crate::RecordBatch::builder();
+        builder.push(None, None, Some(&value), &headers);
+        let batch = builder.build().expect("it is at the maximum");
+        let read: Vec<_> = batch.records(Offset(0)).collect();
+        assert!(matches!(&read[..], [Ok(record)] if record.headers().len() == MAX_HEADERS));
     }
 
     #[test]

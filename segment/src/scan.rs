@@ -161,6 +161,12 @@ impl Chain {
         }
     }
 
+    /// Returns the low half of the salt its batches carry.
+    #[must_use]
+    pub fn salt(&self) -> Salt {
+        Salt(u64::from(self.salt))
+    }
+
     /// Returns where the next batch starts or will.
     #[must_use]
     pub fn position(&self) -> Position {

@@ -121,7 +121,8 @@ pub fn segment_file_name(base: Offset) -> String {
 pub fn parse_segment_file_name(name: &str) -> Option<Offset> {
     let digits = name.strip_suffix(".log")?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if all_digits { digits.parse().ok().map(Offset) } else { None }
+    let base = if all_digits { digits.parse().ok().map(Offset) } else { None };
+    base.filter(|base| *base <= Offset::MAX)
 }
 
 #[cfg(test)]
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn file_names_are_twenty_digits() {
         assert_eq!(segment_file_name(Offset(42)), "00000000000000000042.log");
-        for base in [0, 42, u64::MAX] {
+        for base in [0, 42, Offset::MAX.0] {
             let name = segment_file_name(Offset(base));
             assert_eq!(parse_segment_file_name(&name), Some(Offset(base)));
         }
@@ -154,5 +155,6 @@ mod tests {
             assert_eq!(parse_segment_file_name(name), None, "{name}");
         }
         assert_eq!(parse_segment_file_name("99999999999999999999.log"), None);
+        assert_eq!(parse_segment_file_name("18446744073709551615.log"), None);
     }
 }

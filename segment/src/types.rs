@@ -7,6 +7,9 @@ use std::fmt;
 pub struct Offset(pub u64);
 
 impl Offset {
+    /// The highest offset: a name, header or mark above it is not ours, so sums never overflow.
+    pub const MAX: Offset = Offset(1 << 62);
+
     /// Returns the offset `records` further.
     ///
     /// # Panics

@@ -10,9 +10,14 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use highwater_io::random::SeededRandom;
 use serde_json::Value;
+
+/// No run of the program here takes a second; one that takes this long hangs.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A directory that goes away with its test.
 struct Scratch {
@@ -145,17 +150,26 @@ fn command(arguments: &[&str]) -> Command {
 
 /// Runs the program to its end. What it does not read of `input` is lost, as in a pipe.
 fn run(arguments: &[&str], input: &[u8]) -> Ended {
-    let mut child = command(arguments).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let mut running = start(arguments);
+    let mut stdin = running.stdin.take().unwrap();
     let input = input.to_vec();
     let writer = highwater_io::thread::spawn("input", move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().unwrap();
+    let ended = running.wait();
     writer.unwrap().join().unwrap();
-    Ended {
-        code: output.status.code(),
-        out: output.stdout,
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    ended
+}
+
+/// Reads `from` to its end on a thread of its own.
+fn read_all(name: &str, from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (read, all) = sync_channel(1);
+    let reading = highwater_io::thread::spawn(name, move || {
+        let (mut from, mut bytes) = (from, Vec::new());
+        from.read_to_end(&mut bytes).unwrap();
+        // Nobody waits for it any more if the test has failed.
+        drop(read.send(bytes));
+    });
+    drop(reading.unwrap());
+    all
 }
 
 /// A program that still runs; killed if the test is done with it.
@@ -192,15 +206,18 @@ impl Running {
         self.wait()
     }
 
-    /// Waits for the program's end, the input still open.
+    /// Waits for the program's end, the input still open; a program that does not come to one is
+    /// killed and fails the test.
     fn wait(&mut self) -> Ended {
-        let (mut out, mut err) = (Vec::new(), String::new());
-        if let Some(stdout) = &mut self.stdout {
-            stdout.read_to_end(&mut out).unwrap();
-        }
-        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        let out = self.stdout.take().map(|stdout| read_all("output", stdout));
+        let err = read_all("errors", self.child.stderr.take().unwrap());
+        let err = err.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+            self.child.kill().unwrap();
+            panic!("the program does not end");
+        });
+        let out = out.map(|out| out.recv().unwrap()).unwrap_or_default();
         let status: ExitStatus = self.child.wait().unwrap();
-        Ended { code: status.code(), out, err }
+        Ended { code: status.code(), out, err: String::from_utf8_lossy(&err).into_owned() }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind};
 use crate::marks::Marks;
 use crate::opening::{ActiveSegment, OpenedLog};
 use crate::options::FlushPolicy;
-use crate::receipt::ReceiptCell;
+use crate::receipt::Promise;
 use crate::shared::{LogShared, SegmentInfo};
 
 use flush::FlushInFlight;
@@ -56,7 +56,7 @@ pub(crate) struct Pending {
     /// `None`: a wish to flush what came before.
     pub(crate) batch: Option<RecordBatch>,
     pub(crate) ack: Ack,
-    pub(crate) cell: Arc<ReceiptCell>,
+    pub(crate) cell: Promise,
 }
 
 /// Why a log is taken from its shard.
@@ -73,8 +73,17 @@ pub(crate) enum DetachReason {
 pub(crate) struct DetachedLog {
     pub(crate) meta: LogMeta,
     pub(crate) end: Mark,
+    /// What was flushed: `end`, unless the log failed.
+    pub(crate) flushed: Mark,
     /// The log was poisoned or read-only: the marks are what they were.
     pub(crate) failure: Option<Error>,
+}
+
+impl DetachedLog {
+    /// Returns from where the log is to be rewritten before it is believed, if it is.
+    pub(crate) fn rewrite_from(&self) -> Option<Mark> {
+        self.failure.is_some().then_some(self.flushed)
+    }
 }
 
 #[derive(Debug)]
@@ -250,7 +259,7 @@ impl LogCore {
     }
 
     fn refuse(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
-        *turn.released_bytes += pending.batch.as_ref().map_or(0, queued_bytes);
+        *turn.released_bytes += queued_bytes(pending.batch.as_ref());
         pending.cell.ack(Err(error));
     }
 
@@ -281,7 +290,7 @@ impl LogCore {
         };
         let Completion { token, result, buffer } = completion;
         match (flight, result) {
-            (Flight::OpenActive, result) => self.active_opened(result),
+            (Flight::OpenActive, result) => self.active_opened(result, turn),
             (Flight::OpenMeta, result) => self.meta_opened(result),
             (Flight::Write, result) => self.write_completed(token, result, buffer, turn),
             (Flight::Flush, result) => self.flush_completed(result, turn),
@@ -397,8 +406,14 @@ impl LogCore {
         }
     }
 
-    fn active_opened(&mut self, result: Result<Output, IoError>) {
-        let Some(active) = self.attaching.take() else { panic!("the active segment opens once") };
+    fn active_opened(&mut self, result: Result<Output, IoError>, turn: &mut Turn<'_>) {
+        let Some(active) = self.attaching.take() else {
+            // log.meta could not be opened meanwhile, so the log is not writable.
+            if let Ok(Output::File { file, .. }) = result {
+                self.submit_close(file, turn);
+            }
+            return;
+        };
         match result {
             Ok(Output::File { file, .. }) => self.files.push_back(SegmentFile {
                 base: active.base,
@@ -486,6 +501,7 @@ impl LogCore {
                 self.detached = Some(DetachedLog {
                     meta: self.keeper.snapshot(),
                     end: self.written.mark,
+                    flushed: self.flushed.mark,
                     failure: self.failure.clone(),
                 });
                 self.state = State::Detached { reason };
@@ -532,8 +548,12 @@ impl LogCore {
     }
 }
 
-/// Returns what a queued batch counts against the queue's bytes.
-pub(crate) fn queued_bytes(batch: &RecordBatch) -> usize {
+/// What a wish to flush counts against the queue's bytes, so that wishes are bounded too.
+const FLUSH_WISH_BYTES: usize = 256;
+
+/// Returns what a queued batch (or wish) counts against the queue's bytes.
+pub(crate) fn queued_bytes(batch: Option<&RecordBatch>) -> usize {
+    let Some(batch) = batch else { return FLUSH_WISH_BYTES };
     usize::try_from(batch.disk_bytes()).unwrap_or(usize::MAX)
 }
 

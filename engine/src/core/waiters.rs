@@ -1,7 +1,6 @@
 //! Who waits for which mark, in the order of their offsets.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use highwater_io::Monotonic;
 use highwater_segment::{Epoch, Offset};
@@ -9,7 +8,7 @@ use highwater_segment::{Epoch, Offset};
 use crate::ack::{Ack, Progress};
 use crate::error::Error;
 use crate::marks::Marks;
-use crate::receipt::{Appended, ReceiptCell, Stages};
+use crate::receipt::{Appended, Promise, Stages};
 
 /// The most appends of one log that wait for a mark; beyond it no new group is formed and the log
 /// is due.
@@ -22,7 +21,7 @@ pub(super) struct Waiter {
     pub(super) records: u32,
     pub(super) end: Offset,
     pub(super) ack: Ack,
-    pub(super) cell: Arc<ReceiptCell>,
+    pub(super) cell: Promise,
     pub(super) assigned_at: Monotonic,
     pub(super) written_at: Monotonic,
     pub(super) acked: bool,
@@ -78,7 +77,7 @@ impl Waiters {
                 acknowledge(&mut waiter, context);
             }
             // An acked append whose receipt was dropped has nobody to tell of its flush.
-            if waiter.acked && Arc::strong_count(&waiter.cell) == 1 {
+            if waiter.acked && !waiter.cell.is_heard() {
                 continue;
             }
             self.waiting_for_flush += usize::from(!waiter.acked);

@@ -86,8 +86,12 @@ impl LogCore {
 
     /// A wish to flush at the head of the queue: it waits for all that has an offset by now.
     fn take_flush_wishes(&mut self, turn: &mut Turn<'_>) {
-        while self.pending.front().is_some_and(|p| p.batch.is_none()) && !self.drain_is_over() {
+        while self.pending.front().is_some_and(|p| p.batch.is_none())
+            && !self.drain_is_over()
+            && !self.waiters.is_full()
+        {
             let Some(wish) = self.pending.pop_front() else { return };
+            *turn.released_bytes += queued_bytes(None);
             self.count_drained();
             let (base, end) = (self.next_offset, self.next_offset);
             let waiter = Waiter {
@@ -197,7 +201,7 @@ impl LogCore {
         buffer.get_mut(padding..end).unwrap_or_default().fill(0);
         let base = self.next_offset;
         self.next_offset = base.plus(batch.record_count());
-        *turn.released_bytes += queued_bytes(&batch);
+        *turn.released_bytes += queued_bytes(Some(&batch));
         self.note_in_index(base, position, header.max_timestamp_ms);
         let waiter = Waiter {
             base,

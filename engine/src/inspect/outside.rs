@@ -16,7 +16,7 @@ use crate::marks::Isolation;
 use crate::opening::load_index;
 use crate::reader::ReadBatch;
 use crate::shared::generation_rule;
-use crate::walker::{WalkError, Walked, Walker};
+use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
 /// Reads a log's batches in order from outside its process, up to the end of what verifies (or,
 /// with [`Isolation::Durable`], of what is proven to be flushed). Ends with an error where damage
@@ -119,9 +119,14 @@ impl<I: Io> OutsideReader<I> {
                     self.walk = self.start(walk.base, None)?;
                 }
                 Err(WalkError::Stop(stop)) => {
-                    let (root, view) = (&self.root, &self.view);
-                    let meaning =
-                        meaning_of(&mut self.io, root, view, &mut walk.walker, walk.base, stop)?;
+                    let meaning = meaning_of(
+                        &mut self.io,
+                        &self.root,
+                        &mut self.view,
+                        &mut walk.walker,
+                        walk.base,
+                        stop,
+                    )?;
                     let chain = walk.walker.chain();
                     let end = Mark {
                         offset: chain.next_offset(),
@@ -132,7 +137,7 @@ impl<I: Io> OutsideReader<I> {
                         None => self.walk = Some(walk),
                         Some(Meaning::Changed) => {
                             self.io.close(walk.walker.file())?;
-                            self.view = LogView::load(&mut self.io, &self.root, &self.view.name)?;
+                            self.look_anew()?;
                         }
                         Some(Meaning::End { .. }) => return Ok(None),
                         Some(Meaning::Damage { until }) => {
@@ -170,12 +175,34 @@ impl<I: Io> OutsideReader<I> {
         self.start(base, hint.filter(fits))
     }
 
+    /// The log was truncated or reopened: go on only if nothing that was read is gone.
+    fn look_anew(&mut self) -> Result<()> {
+        let before = self.view.meta()?.epoch;
+        self.view = LogView::load(&mut self.io, &self.root, &self.view.name)?;
+        let meta = self.view.meta()?;
+        // Every opening and every truncation begins an epoch at its cut.
+        let newer = meta.epochs.iter().filter(|start| start.epoch > before);
+        let cut = newer.map(|start| start.start).min().unwrap_or(Offset::MAX);
+        if self.next > cut && self.next > self.from {
+            let kind = ErrorKind::Trimmed { log_start: meta.log_start };
+            return Err(Error::new(kind, "read log", &self.view.name)
+                .detail(format!(
+                    "what was read up to offset {} was removed from {cut} on meanwhile",
+                    self.next
+                ))
+                .remedy("read again"));
+        }
+        Ok(())
+    }
+
     fn start(&mut self, base: Offset, hint: Option<(u64, u64)>) -> Result<Option<Walk>> {
         let (file, fact, salt) = self.view.open_segment(&mut self.io, base)?;
         let meta = self.view.meta()?;
         let (Some(salt), HeaderFact::Good) = (salt, fact) else {
+            let generation = meta.generation;
+            let found = file_evidence(&mut self.io, file, FIRST_BATCH, None, generation);
             self.io.close(file)?;
-            return self.bad_header(base);
+            return self.bad_header(base, found?.proven);
         };
         let rule = generation_rule(meta.generation, &meta.flushed, base);
         let (offset, position) = hint
@@ -185,12 +212,13 @@ impl<I: Io> OutsideReader<I> {
     }
 
     /// A header that does not verify: damage, unless the segment is just being made.
-    fn bad_header(&self, base: Offset) -> Result<Option<Walk>> {
+    fn bad_header(&self, base: Offset, proven: Offset) -> Result<Option<Walk>> {
         let meta = self.view.meta()?;
-        if base >= meta.flushed.offset && meta.flushed.segment != base {
+        let proven = proven.max(meta.flushed.offset);
+        if base >= proven && meta.flushed.segment != base {
             return Ok(None);
         }
-        let until = self.view.successor(base).unwrap_or(meta.flushed.offset).max(base.plus(1));
+        let until = self.view.successor(base).unwrap_or(proven).max(base.plus(1));
         let path = self.view.path(base).display().to_string();
         Err(Error::new(ErrorKind::Corrupt { range: base..until }, "read segment", &path)
             .at(0)

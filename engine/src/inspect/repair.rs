@@ -11,8 +11,9 @@ use super::{LogView, check_root};
 use crate::control::Control;
 use crate::core::DetachedLog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::opening::flush_to_media;
+use crate::opening::{ensure_meta_file, flush_to_media};
 use crate::options::{DEFAULT_SEGMENT_BYTES, Options};
+use crate::recover::rewrite;
 use crate::walker::file_evidence;
 
 /// What a repair did.
@@ -43,7 +44,11 @@ pub fn repair(options: &Options, log: &str, to: Offset) -> Result<RepairReport> 
     flush_all(&mut control, &view)?;
     let meta = match (&view.meta, view.case) {
         (Some(meta), _) => meta.clone(),
-        (None, MetaCase::M2Lost | MetaCase::M7TwoLogs) => rebuild_meta(&mut control, &view)?,
+        (None, MetaCase::M2Lost | MetaCase::M7TwoLogs) => {
+            let meta = rebuild_meta(&mut control, &view)?;
+            ensure_meta_file(&mut control.io, &view.directory)?;
+            meta
+        }
         (None, _) => return Err(view.meta().err().unwrap_or_else(|| lost(&view))),
     };
     if to < meta.log_start {
@@ -52,6 +57,9 @@ pub fn repair(options: &Options, log: &str, to: Offset) -> Result<RepairReport> 
             .detail(format!("{to} is below the log's start {}", meta.log_start)));
     }
     let cut = control.find_cut(log, &meta, to)?;
+    if meta.state == LogState::Poisoned {
+        rewrite_kept(&mut control, &view, &meta.flushed, &cut)?;
+    }
     let above = view.bases.iter().copied().filter(|base| *base > cut.segment).collect();
     let opened = control.cut_log(log, meta, cut)?;
     let report = RepairReport {
@@ -60,13 +68,35 @@ pub fn repair(options: &Options, log: &str, to: Offset) -> Result<RepairReport> 
         epoch: opened.meta.epoch,
         generation: opened.meta.generation,
     };
-    let detached = DetachedLog { meta: opened.meta, end: opened.end, failure: opened.read_only };
+    let (end, failure) = (opened.end, opened.read_only);
+    let detached = DetachedLog { meta: opened.meta, end, flushed: end, failure };
     control.close_log(log, &detached)?;
     Ok(report)
 }
 
 fn lost(view: &LogView) -> Error {
     Error::new(ErrorKind::Io, "repair log", &view.name).detail("no segment header verifies")
+}
+
+/// A flush of this log failed once: what is behind the mark is written anew before it counts as
+/// flushed.
+fn rewrite_kept<I: Io>(
+    control: &mut Control<I>,
+    view: &LogView,
+    from: &Mark,
+    cut: &Mark,
+) -> Result<()> {
+    let kept = from.segment..=cut.segment;
+    for base in view.bases.iter().copied().filter(|base| kept.contains(base)) {
+        let (file, _) = control.io.open(&view.path(base), Access::ReadWrite, true)?;
+        let rewritten = control.io.length(file).map_err(Error::from_io).and_then(|length| {
+            rewrite(&mut control.io, from, cut, (base, file, length))?;
+            Ok(control.io.flush(file)?)
+        });
+        control.io.close(file)?;
+        rewritten?;
+    }
+    Ok(())
 }
 
 /// Nothing is believed before it is on stable media.

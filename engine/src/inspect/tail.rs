@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use highwater_io::{Blocking, FileId, Io};
+use highwater_io::{Blocking, FileId, Io, IoErrorKind};
 use highwater_segment::meta::Mark;
 use highwater_segment::recovery::HeaderFact;
 use highwater_segment::scan::{Chain, Evidence, Stop};
@@ -33,15 +33,15 @@ pub(super) enum Meaning {
     End { proven: Offset },
     /// It is below a proven mark.
     Damage { until: Offset },
-    /// The log changed meanwhile; look at it anew.
+    /// The log was truncated or reopened meanwhile; look at it anew.
     Changed,
 }
 
 /// Finds the end of the log, walking from the mark in `log.meta`.
 pub(super) fn find_tail<I: Io>(io: &mut Blocking<I>, root: &Path, name: &str) -> Result<Tail> {
     for _ in 0..ATTEMPTS {
-        let view = LogView::load(io, root, name)?;
-        if let Some(tail) = try_tail(io, root, &view)? {
+        let mut view = LogView::load(io, root, name)?;
+        if let Some(tail) = try_tail(io, root, &mut view)? {
             return Ok(tail);
         }
     }
@@ -50,7 +50,7 @@ pub(super) fn find_tail<I: Io>(io: &mut Blocking<I>, root: &Path, name: &str) ->
         .remedy("try again"))
 }
 
-fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &LogView) -> Result<Option<Tail>> {
+fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &mut LogView) -> Result<Option<Tail>> {
     let mark = view.meta()?.flushed;
     let mut tail = Tail { end: mark, proven: mark.offset, stop: None, damage: None };
     let mut base = mark.segment;
@@ -69,7 +69,10 @@ fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &LogView) -> Result<
     loop {
         let (file, fact, salt) = view.open_segment(io, base)?;
         let (Some(salt), HeaderFact::Good) = (salt, fact) else {
+            let found = file_evidence(io, file, FIRST_BATCH, None, view.meta()?.generation);
             io.close(file)?;
+            // A flush mark in what is behind the header proves that it had been durable.
+            tail.proven = tail.proven.max(found?.proven);
             return bad_header(view, base, tail).map(Some);
         };
         let from = if base == mark.segment {
@@ -126,13 +129,12 @@ fn bad_header(view: &LogView, base: Offset, mut tail: Tail) -> Result<Tail> {
 fn walk_to_stop<I: Io>(
     io: &mut Blocking<I>,
     root: &Path,
-    view: &LogView,
+    view: &mut LogView,
     walker: &mut Walker,
     base: Offset,
 ) -> Result<Option<(Stop, Meaning)>> {
-    let successor = view.successor(base);
     loop {
-        if successor.is_some_and(|next| walker.chain().next_offset() >= next) {
+        if view.successor(base).is_some_and(|next| walker.chain().next_offset() >= next) {
             return Ok(None);
         }
         match walker.step(io) {
@@ -157,24 +159,36 @@ fn walk_to_stop<I: Io>(
 pub(super) fn meaning_of<I: Io>(
     io: &mut Blocking<I>,
     root: &Path,
-    view: &LogView,
+    view: &mut LogView,
     walker: &mut Walker,
     base: Offset,
     stop: Stop,
 ) -> Result<Option<Meaning>> {
     let generation = view.meta()?.generation;
     let at = walker.chain().position();
-    let mut evidence = file_evidence(io, walker.file(), at, None, generation)?;
+    let salt = Some(walker.chain().salt());
+    let mut evidence = file_evidence(io, walker.file(), at, salt, generation)?;
     for later in view.bases.iter().copied().filter(|other| *other > base) {
-        let Ok((file, _, salt)) = view.open_segment(io, later) else { continue };
+        let (file, _, salt) = match view.open_segment(io, later) {
+            Ok(opened) => opened,
+            // Removed by a truncation meanwhile, which the look at log.meta below sees.
+            Err(error) if is_not_found(&error) => continue,
+            Err(error) => return Err(error),
+        };
         let found = file_evidence(io, file, FIRST_BATCH, salt, generation);
         io.close(file)?;
         evidence = evidence.and_then(found?);
     }
     let now = LogView::load(io, root, &view.name)?;
     let same = now.meta.as_ref().is_some_and(|meta| meta.generation == generation);
-    if !same || now.bases != view.bases {
+    if !same || !view.bases.iter().all(|base| now.bases.contains(base)) {
         return Ok(Some(Meaning::Changed));
+    }
+    if now.bases.len() > view.bases.len() {
+        // The writer rolled meanwhile: what stopped the walk is the end of a segment.
+        view.bases = now.bases;
+        walker.forget();
+        return Ok(None);
     }
     let next = walker.chain().next_offset();
     walker.forget();
@@ -225,6 +239,11 @@ pub(super) fn damage_error(view: &LogView, end: &Mark, until: Offset, stop: &Sto
         .at(end.position.0)
         .detail(detail)
         .remedy("run `highwater verify`; restore the segment from a copy, or use `repair`")
+}
+
+/// Whether the file is not there (any more).
+pub(super) fn is_not_found(error: &Error) -> bool {
+    error.io().is_some_and(|io| io.kind == IoErrorKind::NotFound)
 }
 
 /// Closes a file whose error, if any, no longer matters: it was only read.

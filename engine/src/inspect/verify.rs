@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use highwater_index::{SparseIndex, index_file_name};
 use highwater_io::threads::InlineIo;
 use highwater_io::{Access, AlignedBuffer, Blocking, Io};
-use highwater_segment::meta::{META_FILE_NAME, SLOT_BYTES};
+use highwater_segment::meta::{MAX_EPOCHS, META_FILE_NAME, SLOT_BYTES};
 use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::{Chain, GenerationRule, Stop};
 use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
@@ -17,7 +17,7 @@ use crate::control::log_names;
 use crate::convert::{to_u64, to_usize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::generation_rule;
-use crate::walker::{WalkError, Walked, Walker};
+use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
 /// One place that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,8 @@ fn verify_log<I: Io>(io: &mut Blocking<I>, root: &Path, name: &str) -> Result<Lo
     // Beside a writer the log can change under us; a few fresh starts suffice.
     for _ in 0..32 {
         let view = LogView::load(io, root, name)?;
-        let mut verifier = Verifier { root, view: &view, verdict: empty(&view) };
+        let verdict = empty(&view);
+        let mut verifier = Verifier { root, view, verdict };
         if verifier.run(io)? {
             return Ok(verifier.verdict);
         }
@@ -110,7 +111,7 @@ fn empty(view: &LogView) -> LogVerdict {
 
 struct Verifier<'a> {
     root: &'a Path,
-    view: &'a LogView,
+    view: LogView,
     verdict: LogVerdict,
 }
 
@@ -141,11 +142,14 @@ impl Verifier<'_> {
             let what = "the segment that starts the log is missing".to_owned();
             self.damage(self.view.directory.clone(), 0, meta.log_start..first, "T4", what);
         }
-        for base in self.view.bases.clone() {
+        let mut next = first;
+        while let Some(base) = next {
             match self.segment(io, base)? {
                 Ended::Well | Ended::Badly => {}
                 Ended::Changed => return Ok(false),
             }
+            // Asked anew each time: a writer may have rolled meanwhile.
+            next = self.view.successor(base);
         }
         self.indexes(io);
         Ok(true)
@@ -166,7 +170,7 @@ impl Verifier<'_> {
     fn check_meta(&mut self) {
         let file = self.view.directory.join(META_FILE_NAME);
         let case = self.view.case;
-        for (slot, result) in self.view.slots.iter().enumerate() {
+        for (slot, result) in self.view.slots.clone().into_iter().enumerate() {
             let Err(fault) = result else { continue };
             let position = to_u64(slot * SLOT_BYTES);
             let what = format!("slot {slot} of log.meta does not verify: {fault:?}");
@@ -188,7 +192,6 @@ impl Verifier<'_> {
 
     fn segment<I: Io>(&mut self, io: &mut Blocking<I>, base: Offset) -> Result<Ended> {
         let meta = self.view.meta()?.clone();
-        let successor = self.view.successor(base);
         let path = self.view.path(base);
         let (file, fact, salt) = match self.view.open_segment(io, base) {
             Ok(opened) => opened,
@@ -204,10 +207,12 @@ impl Verifier<'_> {
             self.verdict.log_end = base;
         }
         let (Some(salt), HeaderFact::Good) = (salt, fact) else {
+            let found = file_evidence(io, file, FIRST_BATCH, None, meta.generation);
             close_read(io, file)?;
-            return Ok(self.bad_header(base, &path, fact));
+            return Ok(self.bad_header(base, &path, fact, found?.proven));
         };
-        if base != self.verdict.log_end && successor.is_none() && base > meta.flushed.offset {
+        let last = self.view.successor(base).is_none();
+        if base != self.verdict.log_end && last && base > meta.flushed.offset {
             close_read(io, file)?;
             self.verdict.notes.push(format!(
                 "{} lies above the log's end {} (case S2)",
@@ -224,27 +229,30 @@ impl Verifier<'_> {
             generation_rule(meta.generation, &meta.flushed, base)
         };
         let mut walker = Walker::new(file, Chain::new(salt, FIRST_BATCH, base, Epoch(0), rule));
-        let ended = self.walk(io, &mut walker, base, successor);
+        let ended = self.walk(io, &mut walker, base);
         self.verdict.bytes += walker.bytes_read();
         self.verdict.log_end = walker.chain().next_offset();
         let ended = match ended {
-            Ok(Ended::Well) => self.sealed_end(io, &mut walker, &path, successor),
+            Ok(Ended::Well) => {
+                let successor = self.view.successor(base);
+                self.sealed_end(io, &mut walker, &path, successor)
+            }
             other => other,
         };
         close_read(io, file)?;
         ended
     }
 
-    fn bad_header(&mut self, base: Offset, path: &Path, fact: HeaderFact) -> Ended {
+    fn bad_header(&mut self, base: Offset, path: &Path, fact: HeaderFact, proven: Offset) -> Ended {
         let mark = self.view.meta.as_ref().map(|meta| meta.flushed).unwrap_or_default();
         let (case, what) = match fact {
             HeaderFact::UnknownVersion => ("S6", "its version is unknown to this build"),
             HeaderFact::Foreign => ("S5", "its header belongs to another log or another name"),
             _ => ("S5", "its header block does not verify"),
         };
-        let proven = base < mark.offset || base == mark.segment;
-        if proven || fact == HeaderFact::UnknownVersion {
-            let until = self.view.successor(base).unwrap_or(mark.offset).max(base.plus(1));
+        let proven = proven.max(mark.offset);
+        if base < proven || base == mark.segment || fact == HeaderFact::UnknownVersion {
+            let until = self.view.successor(base).unwrap_or(proven).max(base.plus(1));
             self.damage(path.to_owned(), 0, base..until, case, what.to_owned());
         } else {
             let offsets = base..base;
@@ -265,13 +273,12 @@ impl Verifier<'_> {
         io: &mut Blocking<I>,
         walker: &mut Walker,
         base: Offset,
-        successor: Option<Offset>,
     ) -> Result<Ended> {
         let mark = self.view.meta()?.flushed;
         let clean = self.view.case == MetaCase::M3Clean;
         loop {
             let chain = walker.chain();
-            if successor.is_some_and(|next| chain.next_offset() >= next) {
+            if self.view.successor(base).is_some_and(|next| chain.next_offset() >= next) {
                 return Ok(Ended::Well);
             }
             let at_mark = mark.segment == base && chain.position() == mark.position;
@@ -285,10 +292,10 @@ impl Verifier<'_> {
                 }
                 Err(WalkError::Io(error)) => return Err(error.into()),
                 Err(WalkError::Stop(stop)) => {
-                    match meaning_of(io, self.root, self.view, walker, base, stop)? {
+                    match meaning_of(io, self.root, &mut self.view, walker, base, stop)? {
                         None => {}
                         Some(meaning) => {
-                            return Ok(self.stopped(walker, base, successor, stop, meaning));
+                            return Ok(self.stopped(walker, base, stop, meaning));
                         }
                     }
                 }
@@ -307,14 +314,8 @@ impl Verifier<'_> {
         }
     }
 
-    fn stopped(
-        &mut self,
-        walker: &Walker,
-        base: Offset,
-        successor: Option<Offset>,
-        stop: Stop,
-        meaning: Meaning,
-    ) -> Ended {
+    fn stopped(&mut self, walker: &Walker, base: Offset, stop: Stop, meaning: Meaning) -> Ended {
+        let successor = self.view.successor(base);
         let chain = walker.chain();
         let (position, next) = (chain.position().0, chain.next_offset());
         let file = self.view.path(base);
@@ -352,9 +353,15 @@ impl Verifier<'_> {
         path: &Path,
         successor: Option<Offset>,
     ) -> Result<Ended> {
-        let never_rewrite = self.view.meta()?.never_rewrite_flushed;
         let position = walker.chain().position();
-        if successor.is_none() || never_rewrite || position.is_block_border() {
+        let Some(successor) = successor.filter(|_| !position.is_block_border()) else {
+            return Ok(Ended::Well);
+        };
+        // An opening or a truncation that began a new segment left what it cut behind.
+        let epochs = &self.view.meta()?.epochs;
+        let forgotten = epochs.first().is_some_and(|oldest| successor < oldest.start)
+            && epochs.len() == MAX_EPOCHS;
+        if forgotten || epochs.iter().any(|epoch| epoch.start == successor) {
             return Ok(Ended::Well);
         }
         match walker.step(io) {
