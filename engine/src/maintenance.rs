@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::opening::{OpenedLog, segment_bases, write_meta_twice};
 use crate::options::LogOptions;
 use crate::recover::{read_header, remove_index};
-use crate::shared::{LogShared, generation_rule};
-use crate::walker::{WalkError, Walker};
+use crate::shared::{LogShared, generation_rule, was_cut_off};
+use crate::walker::{WalkError, Walked, Walker};
 
 impl<I: Io> Control<I> {
     /// Marks a detached, flushed log clean in both slots. A poisoned log is never marked clean.
@@ -106,6 +106,9 @@ impl<I: Io> Control<I> {
                 break Ok(cut);
             }
             match walker.step(&mut self.io) {
+                Ok(Walked::Batch { header, .. }) if was_cut_off(&meta.epochs, &header) => {
+                    break Err(corrupt(cut.offset, "the next segment is missing".to_owned()));
+                }
                 Ok(_) => {}
                 Err(WalkError::Io(error)) => break Err(Error::from_io(error)),
                 Err(WalkError::Stop(stop)) => break Err(corrupt(cut.offset, stop.describe())),

@@ -419,6 +419,7 @@ pub(crate) fn publish(
             marks,
             generation: meta.generation,
             generation_mark: meta.flushed,
+            epochs: meta.epochs.clone().into(),
             segments,
             cuts: std::collections::VecDeque::new(),
             quarantined: report.quarantined.clone(),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_io::{Access, Blocking, Io};
+use highwater_segment::meta::EpochStart;
 use highwater_segment::scan::Chain;
 use highwater_segment::segment::segment_file_name;
 use highwater_segment::{
@@ -19,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Isolation;
 use crate::opening::load_index;
 use crate::recover::read_header;
-use crate::shared::{LogShared, SegmentInfo};
+use crate::shared::{LogShared, SegmentInfo, was_cut_off};
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
 /// A batch that was read and checked.
@@ -78,6 +79,8 @@ pub struct Reader<I: Io> {
     from: Offset,
     next: Offset,
     generation: Generation,
+    /// When the epochs of the log began, as of that generation.
+    epochs: Arc<[EpochStart]>,
     walker: Option<Walk>,
     /// The segment whose index led nowhere: its file may say the same again.
     without_hints: Option<Offset>,
@@ -101,9 +104,9 @@ impl<I: Io> Reader<I> {
         from: Offset,
         isolation: Isolation,
     ) -> Result<Self> {
-        let (generation, log_start) = {
+        let (generation, epochs, log_start) = {
             let published = shared.lock();
-            (published.generation, published.marks.log_start)
+            (published.generation, Arc::clone(&published.epochs), published.marks.log_start)
         };
         if from < log_start {
             return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", &shared.name)
@@ -118,6 +121,7 @@ impl<I: Io> Reader<I> {
             from,
             next: from,
             generation,
+            epochs,
             walker: None,
             without_hints: None,
             failed: false,
@@ -144,6 +148,10 @@ impl<I: Io> Reader<I> {
             let walk = self.walker.insert(walk);
             match walk.walker.step(&mut self.io) {
                 Ok(Walked::Padding) => {}
+                Ok(Walked::Batch { header, .. }) if was_cut_off(&self.epochs, &header) => {
+                    let error = self.missing(&self.shared.lock().segments);
+                    return Err(error);
+                }
                 Ok(Walked::Batch { header, records }) => {
                     let from = self.from.max(self.next);
                     if header.end_offset() <= from {
@@ -199,6 +207,7 @@ impl<I: Io> Reader<I> {
         if generation != self.generation {
             // Truncated or reopened: what was read ahead is stale.
             self.generation = generation;
+            self.epochs = Arc::clone(&self.shared.lock().epochs);
             self.drop_walker()?;
             let cut = cut.unwrap_or(marks.log_end).min(marks.log_end);
             if self.next > cut {

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_index::SparseIndex;
-use highwater_segment::meta::Mark;
+use highwater_segment::meta::{EpochStart, Mark};
 use highwater_segment::scan::GenerationRule;
-use highwater_segment::{Generation, Offset, Position, Salt};
+use highwater_segment::{BatchHeader, Generation, Offset, Position, Salt};
 
 use crate::error::Error;
 use crate::marks::Marks;
@@ -44,6 +44,8 @@ pub(crate) struct Published {
     pub(crate) generation: Generation,
     /// From here on only batches of exactly `generation` exist.
     pub(crate) generation_mark: Mark,
+    /// When the newest epochs began.
+    pub(crate) epochs: Arc<[EpochStart]>,
     pub(crate) segments: Vec<SegmentInfo>,
     /// Where each newer generation began: what a reader of an older one holds from there on is
     /// gone. Oldest first.
@@ -97,6 +99,14 @@ impl Published {
     pub(crate) fn rule_for(&self, segment: Offset) -> GenerationRule {
         generation_rule(self.generation, &self.generation_mark, segment)
     }
+}
+
+/// Returns whether a batch was cut off by a later epoch: every cut begins one. Behind the end of a
+/// sealed segment such batches can still stand; only the name of the next segment ends it, and
+/// that file can be lost.
+pub(crate) fn was_cut_off(epochs: &[EpochStart], batch: &BatchHeader) -> bool {
+    let later = epochs.iter().rfind(|epoch| epoch.start <= batch.base_offset);
+    later.is_some_and(|later| batch.leader_epoch < later.epoch)
 }
 
 /// Returns which generations a walk through `segment` accepts when `mark` is where `current` began.

@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use highwater_io::{AlignedBuffer, Blocking, FileId, Io, IoError};
+use highwater_segment::meta::EpochStart;
 use highwater_segment::scan::{Chain, Evidence, Step, Stop, evidence};
 use highwater_segment::{BatchHeader, Generation, HEADER_BYTES, Position, Salt};
 
 use crate::convert::{to_u64, to_usize};
+use crate::shared::was_cut_off;
 
 /// How many bytes are read at once.
 pub(crate) const WINDOW_BYTES: usize = 256 << 10;
@@ -43,12 +45,36 @@ pub(crate) struct Walker {
     filled: usize,
     at_end: bool,
     bytes_read: u64,
+    /// When the known epochs began: a batch of a lower epoch behind such a start was cut off.
+    epochs: Vec<EpochStart>,
 }
 
 impl Walker {
     pub(crate) fn new(file: FileId, chain: Chain) -> Self {
         let window = Some(AlignedBuffer::zeroed(WINDOW_BYTES));
-        Walker { file, chain, window, start: 0, filled: 0, at_end: false, bytes_read: 0 }
+        Walker {
+            file,
+            chain,
+            window,
+            start: 0,
+            filled: 0,
+            at_end: false,
+            bytes_read: 0,
+            epochs: Vec::new(),
+        }
+    }
+
+    /// Returns this with the epochs of `log.meta` to check batches by. Without a successor's name to
+    /// end it - the file was removed - a segment's remainder from before a cut would otherwise
+    /// pass for its continuation.
+    pub(crate) fn with_epochs(mut self, epochs: Vec<EpochStart>) -> Self {
+        self.epochs = epochs;
+        self
+    }
+
+    /// Returns a walker at the same place that has read nothing.
+    pub(crate) fn fresh(&self) -> Self {
+        Walker::new(self.file, self.chain).with_epochs(self.epochs.clone())
     }
 
     pub(crate) fn chain(&self) -> &Chain {
@@ -84,6 +110,7 @@ impl Walker {
             let at = if inside { to_usize(position - self.start) } else { 0 };
             let all: &[u8] = self.window.as_deref().unwrap_or_default();
             let bytes = if inside { all.get(at..self.filled).unwrap_or_default() } else { &[][..] };
+            let before = self.chain;
             match self.chain.step(bytes) {
                 // Also where the file ends before the position: its block was read, and holds less.
                 Ok(Step::NeedBytes(_)) if self.at_end && self.start == block => {
@@ -92,6 +119,10 @@ impl Walker {
                     return Err(WalkError::Stop(stop));
                 }
                 Ok(Step::NeedBytes(count)) => self.fill(io, count).map_err(WalkError::Io)?,
+                Ok(Step::Batch { header, .. }) if was_cut_off(&self.epochs, &header) => {
+                    self.chain = before;
+                    return Err(WalkError::Stop(Stop::EpochWentBack(header.leader_epoch)));
+                }
                 Ok(Step::Batch { header, records }) => {
                     let start = at + HEADER_BYTES;
                     let records = start..start + records.len();

@@ -208,7 +208,8 @@ impl<I: Io> OutsideReader<I> {
         let (offset, position) = hint
             .map_or((base, FIRST_BATCH), |(offset, position)| (Offset(offset), Position(position)));
         let chain = Chain::new(salt, position, offset, Epoch(0), rule);
-        Ok(Some(Walk { walker: Walker::new(file, chain), base, by_hint: hint.is_some() }))
+        let walker = Walker::new(file, chain).with_epochs(meta.epochs.clone());
+        Ok(Some(Walk { walker, base, by_hint: hint.is_some() }))
     }
 
     /// A header that does not verify: damage, unless the segment is just being made.

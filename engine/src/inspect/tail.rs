@@ -200,7 +200,7 @@ pub(super) fn meaning_of<I: Io>(
 }
 
 fn look_again<I: Io>(io: &mut Blocking<I>, walker: &mut Walker) -> Result<Stop> {
-    let mut copy = Walker::new(walker.file(), *walker.chain());
+    let mut copy = walker.fresh();
     match copy.step(io) {
         // Any other stop than the one before: it moved.
         Ok(_) => Ok(Stop::MovedFrom(Position(u64::MAX))),

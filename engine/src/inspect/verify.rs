@@ -133,7 +133,10 @@ impl Verifier<'_> {
         self.verdict.log_end = meta.log_start;
         let first = self.view.bases.first().copied();
         let mark_segment_is_there = self.view.bases.contains(&meta.flushed.segment);
-        if !mark_segment_is_there && meta.flushed.offset > meta.flushed.segment {
+        // Also an empty one: a log is closed with the segment its next append would go to.
+        let must_be_there =
+            meta.flushed.offset > meta.flushed.segment || self.view.case == MetaCase::M3Clean;
+        if !mark_segment_is_there && must_be_there {
             let what = "the file is missing".to_owned();
             let offsets = meta.flushed.segment..meta.flushed.offset;
             self.damage(self.view.path(meta.flushed.segment), 0, offsets, "T4", what);
@@ -228,7 +231,8 @@ impl Verifier<'_> {
         } else {
             generation_rule(meta.generation, &meta.flushed, base)
         };
-        let mut walker = Walker::new(file, Chain::new(salt, FIRST_BATCH, base, Epoch(0), rule));
+        let mut walker = Walker::new(file, Chain::new(salt, FIRST_BATCH, base, Epoch(0), rule))
+            .with_epochs(meta.epochs.clone());
         let ended = self.walk(io, &mut walker, base);
         self.verdict.bytes += walker.bytes_read();
         self.verdict.log_end = walker.chain().next_offset();
@@ -374,8 +378,10 @@ impl Verifier<'_> {
         let buffer = AlignedBuffer::zeroed(block);
         let (buffer, count) = io.read(walker.file(), position.block_start().0, buffer, block);
         let from = to_usize(position.0 - position.block_start().0);
-        let rest = buffer.get(from..count?).unwrap_or_default();
-        if rest.iter().all(|byte| *byte == 0) {
+        let count = count?;
+        let rest = buffer.get(from..count).unwrap_or_default();
+        // Blocks are written whole: a file that ends inside one was cut.
+        if count == block && rest.iter().all(|byte| *byte == 0) {
             return Ok(Ended::Well);
         }
         let next = walker.chain().next_offset();

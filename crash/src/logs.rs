@@ -1,0 +1,246 @@
+//! The workload that counts: logs of the real engine.
+
+use std::path::{Path, PathBuf};
+
+use highwater::inspect::{OutsideReader, verify};
+use highwater::{
+    BackendChoice, Engine, ErrorKind, FlushPolicy, Isolation, LogOptions, Offset, Options,
+};
+use highwater_io::random::SeededRandom;
+
+use crate::device::Marker;
+use crate::life::{Life, LogState};
+use crate::records::read_all;
+use crate::replay::Mark;
+use crate::timeline::{Kept, RecordId, Timeline};
+use crate::workload::{Failure, Verdict, Workload};
+
+/// Steps of the lives before the first cut, and of the one behind it.
+const FIRST_STEPS: [u64; 4] = [130, 90, 90, 60];
+const SECOND_STEPS: [u64; 2] = [35, 20];
+
+/// A log of the workload: its name, its segments' size and its flush policy.
+const LOGS: [(&str, u64, FlushPolicy); 2] = [
+    ("small", 64 << 10, FlushPolicy { bytes: Some(48 << 10), ..FlushPolicy::NONE }),
+    ("large", 256 << 10, FlushPolicy { records: Some(40), ..FlushPolicy::NONE }),
+];
+
+/// Appends, flushes and truncates two logs through several lives of the engine.
+///
+/// As a *control* it takes appends that wait for no flush to be safe, and flushes nothing: the
+/// losses that follow must be caught.
+#[derive(Debug)]
+pub struct Logs {
+    random: SeededRandom,
+    backend: BackendChoice,
+    control: bool,
+    next_id: RecordId,
+    first: Vec<Timeline>,
+    second: Vec<Timeline>,
+}
+
+impl Logs {
+    /// Returns a workload whose steps follow from `seed`.
+    #[must_use]
+    pub fn new(seed: u64, backend: BackendChoice, control: bool) -> Self {
+        let random = SeededRandom::new(seed).split("logs");
+        Logs { random, backend, control, next_id: 0, first: Vec::new(), second: Vec::new() }
+    }
+
+    /// Opens the engine and both logs; nothing may be damaged.
+    fn open(&self, directory: &Path) -> Result<Engine, Failure> {
+        let engine = Engine::open(Options { backend: self.backend, ..Options::at(directory) })?;
+        let recovery = engine.recovery();
+        if let Some((name, error)) = recovery.failed.first() {
+            return Err(format!("log {name} does not open: {error}").into());
+        }
+        for report in &recovery.logs {
+            if report.corrupt.is_some() || !report.quarantined.is_empty() {
+                return Err(format!("opened as damaged: {report:?}").into());
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Lives on with the logs that `timelines` tell of, for lives of so many steps each.
+    fn live(
+        &mut self,
+        engine: Engine,
+        directory: &Path,
+        timelines: Vec<Timeline>,
+        steps: &[u64],
+        marker: &dyn Marker,
+    ) -> Result<Vec<Timeline>, Failure> {
+        let mut logs: Vec<LogState> = timelines.into_iter().map(LogState::new).collect();
+        let mut opened = Some(engine);
+        for steps in steps {
+            let engine = match opened.take() {
+                Some(engine) => engine,
+                None => self.open(directory)?,
+            };
+            for (log, (name, segment_bytes, flush)) in logs.iter_mut().zip(LOGS) {
+                let flush = if self.control { FlushPolicy::NONE } else { flush };
+                let options =
+                    LogOptions { segment_bytes: Some(segment_bytes), flush, ..Default::default() };
+                log.start(engine.log(name, options)?, marker)?;
+            }
+            let mut life = Life {
+                logs: &mut logs,
+                marker,
+                random: self.random.split(&format!("life {}", self.next_id)),
+                control: self.control,
+                next_id: &mut self.next_id,
+            };
+            for _ in 0..*steps {
+                life.step()?;
+            }
+            if !self.control && life.random.chance(1, 3) {
+                life.end();
+                engine.close()?;
+                life.closed();
+            } else {
+                // As good as a crash: what is in flight lands, nothing else does.
+                life.end();
+                drop(engine);
+            }
+        }
+        Ok(logs.into_iter().map(|log| log.timeline).collect())
+    }
+}
+
+/// Returns where the engine lives: beside what the file system itself puts there.
+fn place(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+/// Looks from outside, before anything is opened: nothing may be damaged. Returns what is there.
+fn look(directory: &Path) -> Result<Vec<Option<Vec<RecordId>>>, Failure> {
+    if !directory.exists() {
+        return Ok(vec![None; LOGS.len()]);
+    }
+    for verdict in verify(directory, None)? {
+        if let Some(damage) = verdict.damages.first() {
+            return Err(format!("verify before opening: {damage:?}").into());
+        }
+    }
+    let read =
+        |name: &str| match OutsideReader::open(directory, name, Offset(0), Isolation::Written) {
+            Ok(reader) => read_all(reader).map(Some),
+            // Cut down while it was made: there is a directory, but no log.
+            Err(error) if *error.kind() == ErrorKind::Io => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+    LOGS.iter().map(|(name, ..)| read(name)).collect()
+}
+
+/// Reads what the opened engine has of each log, and compares it with what was seen from outside.
+fn read_opened(
+    engine: &Engine,
+    outside: &[Option<Vec<RecordId>>],
+) -> Result<Vec<Option<Vec<RecordId>>>, Failure> {
+    let there = engine.log_names();
+    let mut all = Vec::new();
+    for ((name, ..), outside) in LOGS.iter().zip(outside) {
+        if !there.iter().any(|there| there == name) {
+            all.push(None);
+            continue;
+        }
+        let log = engine.log(name, LogOptions::default())?;
+        if let Some(error) = log.failure() {
+            return Err(format!("log {name} refuses appends: {error}").into());
+        }
+        let found = read_all(log.read(Offset(0), Isolation::Written)?)?;
+        let marks = log.marks();
+        let ends = [marks.flushed, marks.written, marks.log_end];
+        if ends.iter().any(|end| usize::try_from(end.0) != Ok(found.len())) {
+            return Err(format!("log {name} holds {} records, but {marks:?}", found.len()).into());
+        }
+        if outside.as_ref().unwrap_or(&Vec::new()) != &found {
+            let outside = outside.as_ref().map_or(0, Vec::len);
+            let inside = found.len();
+            return Err(format!("log {name}: {outside} from outside, {inside} inside").into());
+        }
+        all.push(Some(found));
+    }
+    Ok(all)
+}
+
+/// Compares what is there with what was promised; also returns what is promised from now on.
+fn judge(
+    timelines: &[Timeline],
+    found: &[Option<Vec<RecordId>>],
+    cut: Mark,
+) -> Result<(Verdict, Vec<usize>), Failure> {
+    let mut verdict = Verdict::default();
+    let mut floors = Vec::new();
+    for (((name, ..), timeline), found) in LOGS.iter().zip(timelines).zip(found) {
+        match timeline.judge(found.as_deref(), cut) {
+            Kept::All { owed, floor } => {
+                verdict.owed += owed;
+                floors.push(floor);
+            }
+            Kept::Lost { owed, lost, what } => {
+                verdict.owed += owed;
+                verdict.lost += lost;
+                verdict.first_loss.get_or_insert(format!("log {name}: {what}"));
+                floors.push(0);
+            }
+            Kept::Wrong(what) => return Err(format!("log {name}: {what}").into()),
+        }
+    }
+    Ok((verdict, floors))
+}
+
+impl Workload for Logs {
+    fn first_life(&mut self, directory: &Path, marker: &dyn Marker) -> Result<(), Failure> {
+        let directory = place(directory);
+        let engine = self.open(&directory)?;
+        let fresh = LOGS.iter().map(|_| Timeline::new(Vec::new(), 0)).collect();
+        self.first = self.live(engine, &directory, fresh, &FIRST_STEPS, marker)?;
+        Ok(())
+    }
+
+    fn check_and_continue(
+        &mut self,
+        directory: &Path,
+        cut: Mark,
+        marker: &dyn Marker,
+    ) -> Result<Verdict, Failure> {
+        let directory = place(directory);
+        let outside = look(&directory)?;
+        let engine = self.open(&directory)?;
+        let opened = marker.mark();
+        let found = read_opened(&engine, &outside)?;
+        let (verdict, floors) = judge(&self.first, &found, cut)?;
+        let mut timelines = Vec::new();
+        for (found, floor) in found.into_iter().zip(floors) {
+            let length = found.as_ref().map_or(0, Vec::len);
+            let is_there = found.is_some();
+            let mut timeline = Timeline::new(found.unwrap_or_default(), floor);
+            if is_there {
+                timeline.create(Mark(0));
+                timeline.promise(length, opened);
+            }
+            timelines.push(timeline);
+        }
+        if verdict.lost == 0 {
+            self.second = self.live(engine, &directory, timelines, &SECOND_STEPS, marker)?;
+        }
+        Ok(verdict)
+    }
+
+    fn check_again(&mut self, directory: &Path, cut: Mark) -> Result<Verdict, Failure> {
+        let directory = place(directory);
+        let outside = look(&directory)?;
+        let engine = self.open(&directory)?;
+        let found = read_opened(&engine, &outside)?;
+        let (verdict, _) = judge(&self.second, &found, cut)?;
+        engine.close()?;
+        for verdict in verify(&directory, None)? {
+            if !verdict.damages.is_empty() || verdict.torn_tail.is_some() {
+                return Err(format!("verify after closing: {verdict:?}").into());
+            }
+        }
+        Ok(verdict)
+    }
+}

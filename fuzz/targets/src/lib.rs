@@ -1,0 +1,50 @@
+//! What each fuzz target checks, as a plain function from bytes to nothing: it returns, or it
+//! panics because a promise is broken.
+//!
+//! `fuzz/` (its own workspace, nightly) wraps each in a libFuzzer target; the test here replays
+//! `fuzz/corpus/<target>` and `fuzz/regressions/<target>` on every `cargo test`.
+//!
+//! Random bytes never get past a checksum. Where it matters the input says whether checksums are
+//! made to fit again ([`seal`]), so that the code behind them meets impossible values too.
+#![forbid(unsafe_code)]
+
+mod batch_header;
+mod index;
+mod input;
+mod log_meta;
+mod records;
+mod recovery;
+mod seal;
+mod seeds;
+mod segment_scan;
+
+pub use seeds::{Seed, seeds};
+
+/// A target: its name, as in `fuzz_targets/<name>.rs` and `corpus/<name>`, and what it checks.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The name.
+    pub name: &'static str,
+    /// Panics if a promise is broken for these bytes.
+    pub check: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: [Target; 6] = [
+    Target { name: "batch_header", check: batch_header::check },
+    Target { name: "index", check: index::check },
+    Target { name: "log_meta", check: log_meta::check },
+    Target { name: "records", check: records::check },
+    Target { name: "recovery", check: recovery::check },
+    Target { name: "segment_scan", check: segment_scan::check },
+];
+
+/// Runs the target `name` on `bytes`.
+///
+/// # Panics
+/// If there is no such target, or if a promise is broken.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|target| target.name == name);
+    let Some(target) = target else { panic!("there is no target {name}") };
+    (target.check)(bytes);
+}

@@ -1,0 +1,235 @@
+//! The seeds: a few inputs per target that reach its depths, always the same.
+
+use highwater_index::SparseIndex;
+use highwater_segment::builder::Stamp;
+use highwater_segment::filler::fill;
+use highwater_segment::meta::{LogState, Mark};
+use highwater_segment::{
+    Epoch, FIRST_BATCH, Generation, LogId, LogMeta, Offset, Position, RecordBatch, Salt,
+    SegmentHeader,
+};
+
+use crate::input::wide;
+
+/// One file of `fuzz/corpus/<target>/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// The target.
+    pub target: &'static str,
+    /// The file's name.
+    pub name: &'static str,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// Returns all seeds.
+#[must_use]
+pub fn seeds() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let mut add = |target, name, bytes| seeds.push(Seed { target, name, bytes });
+    let header = batch(2).header(&stamp(FIRST_BATCH, Offset(5))).encode();
+    add("batch_header", "seed-batch", header.to_vec());
+    add("batch_header", "seed-filler", filler(Position(4096 + 104), Offset(5)));
+    add("batch_header", "seed-zeros", vec![0; 88]);
+    add("index", "seed-entries", index_file());
+    for (name, bytes) in records() {
+        add("records", name, bytes);
+    }
+    for (name, bytes) in scans() {
+        add("segment_scan", name, bytes);
+    }
+    for (name, bytes) in metas() {
+        add("log_meta", name, bytes);
+    }
+    for (name, bytes) in recoveries() {
+        add("recovery", name, bytes);
+    }
+    seeds
+}
+
+fn batch(records: u64) -> RecordBatch {
+    let mut builder = RecordBatch::builder();
+    for index in 0..records {
+        let value = index.to_le_bytes();
+        builder.push(Some(1000), Some(b"key"), Some(&value), &[(b"header", Some(b"value"))]);
+    }
+    builder.build().expect("it fits")
+}
+
+fn stamp(position: Position, base_offset: Offset) -> Stamp {
+    Stamp {
+        salt: 1,
+        generation: Generation(3),
+        position,
+        base_offset,
+        leader_epoch: Epoch(2),
+        flush_mark: base_offset,
+        now_ms: 0,
+    }
+}
+
+fn filler(position: Position, next: Offset) -> Vec<u8> {
+    let mut bytes = vec![0; crate::input::narrow(position.block_end().0 - position.0)];
+    fill(&mut bytes, &stamp(position, next));
+    bytes
+}
+
+fn index_file() -> Vec<u8> {
+    let mut index = SparseIndex::new(10);
+    for entry in 0..20 {
+        index.note(10 + 3 * entry, 4096 + 5000 * entry, 7);
+    }
+    let mut bytes: Vec<u8> =
+        [10_u64, 9, 10, 40, u64::MAX].iter().flat_map(|n| n.to_le_bytes()).collect();
+    bytes.extend(index.encode());
+    bytes
+}
+
+fn records() -> Vec<(&'static str, Vec<u8>)> {
+    let batch = batch(3);
+    let mut encoded = vec![0];
+    encoded.extend(batch.record_count().to_le_bytes());
+    encoded.extend(7_u64.to_le_bytes());
+    encoded.extend(1000_i64.to_le_bytes());
+    encoded.extend(batch.records_bytes());
+    // A time, a key, a null value, one header; a plain value; a long value.
+    let mut made = vec![1, 9, 0, 0, 0];
+    made.extend([0b0010_0001, 1, 2, 3, 4, 5, 6, 7, 8, 3, b'k', b'e', b'y', 255, 1, b'h', 255]);
+    made.extend([0, 255, 2, b'o', b'k']);
+    made.extend([0, 255, 254, 0x10, 0x27, 0xaa]);
+    vec![("seed-encoded", encoded), ("seed-made", made)]
+}
+
+/// What a scan starts with: flags, salt, position, offset, epoch, generation, exact from.
+fn scan_start(flags: u8) -> Vec<u8> {
+    vec![flags, 1, 0, 5, 0, 2, 3, 0, 0]
+}
+
+fn scans() -> Vec<(&'static str, Vec<u8>)> {
+    let mut image = Vec::new();
+    let mut next = Offset(5);
+    for count in [1, 3] {
+        let batch = batch(count);
+        let position = FIRST_BATCH.plus(wide(image.len()));
+        image.extend_from_slice(&batch.header(&stamp(position, next)).encode());
+        image.extend_from_slice(batch.records_bytes());
+        image.resize(image.len().next_multiple_of(8), 0);
+        next = next.plus(batch.record_count());
+    }
+    let position = FIRST_BATCH.plus(wide(image.len()));
+    image.extend(filler(position, next));
+    let whole = [scan_start(0), image.clone()].concat();
+    // The same with a hole, sealed again; the evidence behind it stands.
+    let mut holed = [scan_start(2), image].concat();
+    holed[20..30].fill(0xee);
+    let mut block = scan_start(0);
+    let header = SegmentHeader { log_id: LogId(77), base_offset: Offset(5), salt: Salt(1) };
+    block.extend_from_slice(&header.encode());
+    // Batches, a damaged one, a filler, raw bytes.
+    let mut program = scan_start(1);
+    program.extend([1, 2, 4, b'a', b'b', b'c', b'd', 0, 3, b'x', b'y', b'z']);
+    program.extend([1, 0, 200]);
+    program.extend([7; 200]);
+    program.extend([2, 0, 0, 3, b'v', b'a', b'l', 40, 4, 9, 9, 9, 9, 3, 5, 1, 2, 3, 4, 5, 64, 0]);
+    vec![
+        ("seed-segment", whole),
+        ("seed-damaged", holed),
+        ("seed-header-block", block),
+        ("seed-program", program),
+    ]
+}
+
+fn meta() -> LogMeta {
+    LogMeta {
+        sequence: 8,
+        log_id: LogId(77),
+        incarnation: 5,
+        state: LogState::Clean,
+        generation: Generation(2),
+        epoch: Epoch(3),
+        log_start: Offset(0),
+        flushed: Mark { offset: Offset(10), segment: Offset(0), position: Position(8192) },
+        high_watermark: Offset(10),
+        durable_watermark: Offset(10),
+        segment_bytes: 1 << 20,
+        never_rewrite_flushed: false,
+        epochs: Vec::new(),
+        truncations: Vec::new(),
+    }
+}
+
+fn metas() -> Vec<(&'static str, Vec<u8>)> {
+    let mut old = meta();
+    old.push_epoch(Epoch(4), Offset(0));
+    old.push_epoch(Epoch(5), Offset(6));
+    old.push_truncation(Generation(2), Offset(8));
+    let clean = [old.encode(), LogMeta { sequence: 9, ..old.clone() }.encode()].concat();
+    let newer = LogMeta { sequence: 9, state: LogState::Open, ..old.clone() };
+    let open = [old.encode(), newer.encode()].concat();
+    let mut torn = clean.clone();
+    torn[4096 + 512..].fill(0);
+    // Only the front of a slot: the rest is filled in and sealed.
+    let front = old.encode()[..160].to_vec();
+    vec![("seed-clean", clean), ("seed-open", open), ("seed-torn", torn), ("seed-front", front)]
+}
+
+/// Inputs of `recovery`: the image, the course of the next life, and what is damaged. Files are in
+/// the order of their names: segments and indexes by base offset, `log.meta` last.
+fn recoveries() -> Vec<(&'static str, Vec<u8>)> {
+    let word = |number: u32| number.to_le_bytes();
+    let overwrite = |file: u8, at: u32, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).expect("short");
+        [&[0, file][..], &word(at), &[length], bytes].concat()
+    };
+    let flip = |file: u8, at: u32, flips: u8| [&[1, file][..], &word(at), &[flips]].concat();
+    let input =
+        |image: u8, course: u8, acts: &[Vec<u8>]| [&[image, course][..], &acts.concat()].concat();
+    vec![
+        ("seed-untouched-closed", input(1, 1, &[])),
+        ("seed-untouched-killed", input(2, 0, &[])),
+        ("seed-untouched-power-cut", input(3, 1, &[])),
+        ("seed-untouched-padded", input(4, 0, &[])),
+        ("seed-untouched-padded-killed", input(5, 1, &[])),
+        ("seed-untouched-poisoned", input(6, 0, &[])),
+        ("seed-flip-in-segment", input(0, 0, &[flip(0, 4200, 4)])),
+        ("seed-flip-in-tail", input(7, 1, &[flip(0, 9000, 0x80)])),
+        ("seed-zeroed-sector", input(1, 0, &[vec![2, 0, 12, 0]])),
+        ("seed-slot-overwritten", input(1, 1, &[overwrite(255, 4096, b"not a slot")])),
+        ("seed-both-slots", input(2, 0, &[overwrite(1, 8, b"x"), flip(1, 4100, 1)])),
+        ("seed-moved-sectors", input(3, 0, &[vec![3, 0, 7, 9, 0, 17, 0, 1]])),
+        ("seed-cut-file", input(2, 1, &[[&[4, 0][..], &word(9000)].concat()])),
+        ("seed-removed", input(1, 0, &[vec![5, 1]])),
+        ("seed-planted", input(2, 0, &[vec![6, 0, 1, 15]])),
+        ("seed-unreadable", input(1, 1, &[[&[7, 0][..], &word(8192), &[0]].concat()])),
+        ("seed-forged-batch", input(2, 0, &[vec![8, 0, 3, 48, 0, 8, 9, 0, 0, 0, 0, 0, 0, 0]])),
+        ("seed-forged-slot", input(0, 1, &[vec![8, 1, 0, 56, 0, 4, 9, 0, 0, 0]])),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_segment::BatchHeader;
+
+    use super::*;
+
+    #[test]
+    fn seeds_are_small_have_one_name_each_and_a_target() {
+        let seeds = seeds();
+        let mut names: Vec<_> = seeds.iter().map(|seed| (seed.target, seed.name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), seeds.len(), "no two seeds share a file");
+        assert!(seeds.iter().map(|seed| seed.bytes.len()).sum::<usize>() < 300 << 10);
+        for target in crate::TARGETS {
+            assert!(seeds.iter().any(|seed| seed.target == target.name), "{}", target.name);
+        }
+        assert!(seeds.iter().all(|s| crate::TARGETS.iter().any(|t| t.name == s.target)));
+    }
+
+    #[test]
+    fn the_batch_header_seed_decodes() {
+        let seeds = seeds();
+        let seed = seeds.iter().find(|seed| seed.name == "seed-batch").expect("it is there");
+        assert!(BatchHeader::decode(&seed.bytes).is_ok());
+    }
+}

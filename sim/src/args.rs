@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use highwater_io::clock::monotonic_now;
+use highwater_sim::coverage::{Coverage, SEEDS_FOR_COVERAGE};
+use highwater_sim::crash_states::{Summary, WORKLOADS, run_workload};
+use highwater_sim::report::catch_panic_messages;
+use highwater_sim::storage::{Config, Damage, SeedResult, run_seed};
+
+/// Deterministic simulation of Highwater.
+#[derive(Debug, Parser)]
+#[command(name = "highwater-sim", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Subject,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subject {
+    /// Run seeds: random operations, faults and crashes on one node's storage.
+    ///
+    /// Ends with 0 if every promise held, 1 if not (with the seed, the promise, the end of the
+    /// trace and the command that shows it again).
+    Storage(Storage),
+    /// Try every crash state of small named workloads.
+    CrashStates(CrashStates),
+}
+
+#[derive(Debug, Args)]
+struct CrashStates {
+    /// Only this workload.
+    #[arg(long)]
+    workload: Option<String>,
+    /// Try one in so many states.
+    #[arg(long, default_value_t = 1)]
+    sample: u64,
+}
+
+#[derive(Debug, Args)]
+struct Storage {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Operations of each seed, at least.
+    #[arg(long, default_value_t = 240)]
+    operations: u64,
+    /// Print the whole trace of every seed.
+    #[arg(long)]
+    trace: bool,
+    /// Damage the media in every seed.
+    #[arg(long, conflicts_with = "no_damage")]
+    damage: bool,
+    /// Damage the media in no seed.
+    #[arg(long)]
+    no_damage: bool,
+    /// Go on after a failure and count them.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+/// Runs what the command line asks for.
+pub(crate) fn run() -> ExitCode {
+    let line = CommandLine::parse();
+    catch_panic_messages();
+    match line.command {
+        Subject::Storage(storage) => run_storage(&storage),
+        Subject::CrashStates(states) => run_crash_states(&states),
+    }
+}
+
+fn run_crash_states(asked: &CrashStates) -> ExitCode {
+    let chosen = WORKLOADS.iter().filter(|workload| {
+        asked.workload.as_ref().is_none_or(|name| workload.name == name.as_str())
+    });
+    let began = monotonic_now();
+    let (mut states, mut failed, mut workloads) = (0, 0, 0);
+    for workload in chosen {
+        let summary = run_workload(workload, asked.sample);
+        (states, workloads) = (states + summary.states, workloads + 1);
+        let Summary { boundaries, states, .. } = summary;
+        say(&format!("{:<28} {boundaries:>6} boundaries {states:>9} states", workload.name));
+        if let Some((boundary, state, failure)) = summary.failure {
+            failed += 1;
+            say(&format!(
+                "FAILED {} at boundary {boundary}, {state}: {failure}\nagain: cargo run --release \
+                 -p highwater-sim -- crash-states --workload {} --sample {}",
+                workload.name, workload.name, asked.sample
+            ));
+        }
+    }
+    if workloads == 0 {
+        let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+        say(&format!("there is no such workload; there are {}", names.join(", ")));
+        return ExitCode::from(2);
+    }
+    let seconds = monotonic_now().since(began).as_secs_f64();
+    let rate = f64::from(u32::try_from(states).unwrap_or(u32::MAX)) / seconds.max(1e-9) * 3600.0;
+    say(&format!(
+        "{workloads} workloads, {states} states, {failed} failed, {seconds:.1} s, {rate:.0} states \
+         per core-hour"
+    ));
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn say(line: &str) {
+    // A closed pipe is the reader's choice.
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+fn run_storage(storage: &Storage) -> ExitCode {
+    let damage = match (storage.damage, storage.no_damage) {
+        (true, _) => Damage::Always,
+        (_, true) => Damage::Never,
+        _ => Damage::Sometimes,
+    };
+    let config = Config { operations: storage.operations, damage, keep_trace: storage.trace };
+    let began = monotonic_now();
+    let mut coverage = Coverage::default();
+    let mut failures = 0;
+    let last = storage.seed.saturating_add(storage.seeds);
+    say(&format!("seeds {}..{last}", storage.seed));
+    for seed in storage.seed..last {
+        let result = run_seed(seed, &config);
+        coverage.merge(&result.coverage);
+        if storage.trace {
+            say(&format!("seed {seed}"));
+            result.trace.iter().for_each(|line| say(line));
+            say(&format!("digest {:016x}", result.digest));
+        }
+        if result.failure.is_some() {
+            failures += 1;
+            show_failure(&result, storage);
+            if !storage.keep_going {
+                return ExitCode::from(1);
+            }
+        }
+    }
+    let seconds = monotonic_now().since(began).as_secs_f64();
+    coverage.table().iter().for_each(|line| say(line));
+    let count = storage.seeds;
+    let rate = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / seconds.max(1e-9) * 3600.0;
+    say(&format!(
+        "{count} seeds, {failures} failed, {seconds:.1} s, {rate:.0} seeds per core-hour"
+    ));
+    let missing = coverage.missing(damage != Damage::Never);
+    if count >= SEEDS_FOR_COVERAGE && !missing.is_empty() {
+        say(&format!("never met: {}", missing.join(", ")));
+        return ExitCode::from(1);
+    }
+    ExitCode::from(u8::from(failures > 0))
+}
+
+fn show_failure(result: &SeedResult, storage: &Storage) {
+    let Some((operation, failure)) = &result.failure else { return };
+    say(&format!("FAILED seed {} at operation {operation}: {failure}", result.seed));
+    if storage.keep_going {
+        return;
+    }
+    result.trace.iter().for_each(|line| say(line));
+    let flags = match (storage.damage, storage.no_damage) {
+        (true, _) => " --damage",
+        (_, true) => " --no-damage",
+        _ => "",
+    };
+    say(&format!(
+        "FAILED seed {} at operation {operation}: {failure}\nagain: cargo run --release -p \
+         highwater-sim -- storage --seed {} --operations {}{flags} --trace",
+        result.seed, result.seed, storage.operations
+    ));
+}

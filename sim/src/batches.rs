@@ -1,0 +1,53 @@
+//! Batches whose every record is unlike any other's: a value that is read tells which attempt
+//! wrote it.
+
+use highwater::RecordBatch;
+use highwater_io::random::SeededRandom;
+
+use crate::convert::{narrow, wide};
+
+/// How large batches are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) records_max: u64,
+    pub(crate) value_max: u64,
+    /// A single value of up to so many bytes, now and then.
+    pub(crate) large_max: u64,
+}
+
+/// Returns the batch of an attempt.
+pub(crate) fn make_batch(random: &mut SeededRandom, attempt: u64, sizes: Sizes) -> RecordBatch {
+    let large = random.chance(1, 16);
+    let records = if large { 1 } else { 1 + random.below(sizes.records_max) };
+    let small = random.chance(1, 2);
+    let limit = match (large, small) {
+        (true, _) => sizes.large_max,
+        (_, true) => sizes.value_max / 16,
+        _ => sizes.value_max,
+    };
+    let lengths: Vec<u64> = (0..records).map(|_| random.below(limit + 1)).collect();
+    batch_of(attempt, &lengths)
+}
+
+/// Returns the batch of an attempt with values of these lengths.
+pub(crate) fn batch_of(attempt: u64, lengths: &[u64]) -> RecordBatch {
+    let mut builder = RecordBatch::builder();
+    for (index, length) in lengths.iter().enumerate() {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&attempt.to_le_bytes());
+        key[8..].copy_from_slice(&wide(index).to_le_bytes());
+        let value = value(attempt, wide(index), narrow(*length));
+        builder = builder.record(&key, &value);
+    }
+    builder.build().unwrap_or_else(|error| panic!("the harness asks for possible sizes: {error}"))
+}
+
+fn value(attempt: u64, index: u64, length: usize) -> Vec<u8> {
+    let mut random = SeededRandom::new(attempt.wrapping_mul(0x1_0001).wrapping_add(index));
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&random.next_u64().to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,96 @@
+//! D7, B7, A1, A2: whatever is read is what was appended at that offset, in that epoch; reading up
+//! to a mark gives everything below it.
+//!
+//! Verified: keys, values and offsets of every record, epoch and generation of every batch, and
+//! where the reading ends. Not verified: timestamps.
+
+use highwater::{Isolation, LocalEngine, LocalLog, Offset, ReadBatch};
+use highwater_io::sim::SimPlatform;
+
+use crate::failure::{Check, broken, ensure};
+use crate::oracle::{Entry, LogModel};
+
+/// What a read that broke off says.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Everything asked for was read.
+    Whole,
+    /// The reader returned this error.
+    Error(highwater::Error),
+}
+
+/// Reads up to `batches` batches from `from` and compares each.
+pub(crate) fn read(
+    engine: &LocalEngine<SimPlatform>,
+    log: LocalLog,
+    model: &LogModel,
+    (from, isolation, batches): (u64, Isolation, usize),
+) -> Check<Ended> {
+    let marks = engine.marks(log);
+    let limit = match isolation {
+        Isolation::Written => marks.written,
+        Isolation::Committed => marks.high_watermark,
+        Isolation::Durable => marks.durable_watermark,
+    };
+    let mut reader = match engine.read(log, Offset(from), isolation) {
+        Ok(reader) => reader,
+        Err(error) => return Ok(Ended::Error(error)),
+    };
+    let mut next = from;
+    for _ in 0..batches {
+        match reader.next() {
+            None => {
+                ensure(next >= limit.0, "D7", || {
+                    format!("a read of {isolation:?} from {from} ended at {next}, below {limit}")
+                })?;
+                return Ok(Ended::Whole);
+            }
+            Some(Err(error)) => return Ok(Ended::Error(error)),
+            Some(Ok(batch)) => {
+                let entry = model.entries.get(model.index_of(next));
+                let Some(entry) = entry.filter(|entry| entry.base <= next) else {
+                    return broken("D7", format!("offset {next} was read, but never appended"));
+                };
+                same(entry, &batch, next)?;
+                ensure(entry.end() <= limit.0, "B6", || {
+                    format!("offset {} was read above {limit}", entry.end() - 1)
+                })?;
+                next = entry.end();
+            }
+        }
+    }
+    Ok(Ended::Whole)
+}
+
+/// Checks that `batch`, read from offset `from` on, is what was appended.
+pub(crate) fn same(entry: &Entry, batch: &ReadBatch, from: u64) -> Check {
+    let header = batch.header();
+    ensure(header.base_offset.0 == entry.base, "A1", || {
+        format!("the batch at {} was appended at {}", header.base_offset, entry.base)
+    })?;
+    ensure(
+        header.leader_epoch.0 == entry.epoch && header.generation.0 == entry.generation,
+        "A2",
+        || {
+            format!(
+                "the batch at {} has epoch {} and generation {}, not {} and {}",
+                entry.base, header.leader_epoch, header.generation, entry.epoch, entry.generation
+            )
+        },
+    )?;
+    let mut expected = entry.batch.records(Offset(entry.base));
+    for record in batch.records() {
+        let Ok(record) = record else { return broken("D7", "a record cannot be decoded") };
+        let wanted = expected.by_ref().flatten().find(|wanted| wanted.offset.0 >= from);
+        let Some(wanted) = wanted else {
+            return broken("D7", format!("offset {} is too much", record.offset));
+        };
+        let same = record.offset == wanted.offset
+            && record.key == wanted.key
+            && record.value == wanted.value;
+        ensure(same, "D7", || {
+            format!("offset {} is not what attempt {} appended", wanted.offset, entry.attempt)
+        })?;
+    }
+    ensure(expected.next().is_none(), "D7", || format!("the batch at {} is short", entry.base))
+}

@@ -1,0 +1,23 @@
+//! Deterministic simulation of Highwater: the real engine on the simulated disk, with an oracle
+//! that knows every append, ack and mark.
+//!
+//! * [`storage`] - seeds: random operations, faults and crashes over several lives of one node.
+//! * [`crash_states`] - every crash at every I/O boundary of small named workloads.
+//!
+//! The same seed gives the same trace, byte for byte. Names of invariants (`D4`, `A1`, ...) are
+//! those of the project's reliability reference.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod batches;
+mod checks;
+mod convert;
+pub mod coverage;
+pub mod crash_states;
+mod failure;
+mod oracle;
+pub mod report;
+pub mod storage;
+mod trace;
+
+pub use failure::Failure;

@@ -1,0 +1,10 @@
+//! `highwater-sim`: the simulator from the command line.
+#![forbid(unsafe_code)]
+
+mod args;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    args::run()
+}

@@ -1,0 +1,74 @@
+//! The simulator as a test: some seeds of each profile, a sample of the crash states, and that
+//! the same seed gives the same trace.
+#![forbid(unsafe_code)]
+
+use std::process::Command;
+
+use highwater_sim::crash_states::{WORKLOADS, run_workload};
+use highwater_sim::storage::{Config, Damage, run_seed};
+
+fn run(seeds: std::ops::Range<u64>, damage: Damage) {
+    let config = Config { damage, ..Config::default() };
+    for seed in seeds {
+        let result = run_seed(seed, &config);
+        if let Some((operation, failure)) = result.failure {
+            let trace = result.trace.join("\n");
+            panic!("{trace}\nseed {seed}, operation {operation}: {failure}");
+        }
+    }
+}
+
+#[test]
+fn nothing_promised_is_lost_by_kills_power_cuts_full_disks_and_device_errors() {
+    run(1..120, Damage::Never);
+}
+
+#[test]
+fn damage_below_the_flushed_mark_is_reported_and_never_served() {
+    run(1000..1040, Damage::Always);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let config = Config { keep_trace: true, ..Config::default() };
+    for seed in 2000..2006 {
+        let (first, second) = (run_seed(seed, &config), run_seed(seed, &config));
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        assert_eq!(first.digest, second.digest, "seed {seed}");
+        assert_eq!(first.coverage, second.coverage, "seed {seed}");
+    }
+}
+
+#[test]
+fn two_processes_print_the_same_trace() {
+    let trace = || {
+        let arguments = ["storage", "--seed", "2010", "--seeds", "2", "--trace"];
+        let output = Command::new(env!("CARGO_BIN_EXE_highwater-sim")).args(arguments).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        // The last line says how long it took.
+        text.lines().filter(|line| !line.contains("per core-hour")).collect::<Vec<_>>().join("\n")
+    };
+    let first = trace();
+    assert!(first.len() > 10_000 && first.contains("digest"), "a whole trace: {first}");
+    assert_eq!(first, trace());
+}
+
+#[test]
+fn every_workload_survives_a_sample_of_its_crash_states() {
+    for workload in &WORKLOADS {
+        let summary = run_workload(workload, 1009);
+        assert_eq!(summary.failure, None, "{}", workload.name);
+        assert!(summary.states > 0 && summary.boundaries > 50, "{}", workload.name);
+    }
+}
+
+/// Seeds that have failed before.
+#[test]
+fn seeds_that_found_bugs_stay_found() {
+    for seed in [172, 111, 1081, 240, 261, 4397, 5639, 3849, 265] {
+        run(seed..seed + 1, Damage::Never);
+    }
+    for seed in [98, 185, 5] {
+        run(seed..seed + 1, Damage::Always);
+    }
+}
