@@ -216,6 +216,9 @@ fn fill_summary<I: Io>(
 ) -> Result<()> {
     let view = LogView::load(io, root, name)?;
     summary.segments = view.bases.len();
+    if view.case == MetaCase::M1NeverCreated {
+        return Ok(());
+    }
     let meta = view.meta()?;
     summary.log_start = meta.log_start;
     summary.flushed = meta.flushed.offset;

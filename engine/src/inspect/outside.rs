@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use highwater_io::threads::InlineIo;
 use highwater_io::{Blocking, Io};
 use highwater_segment::meta::Mark;
-use highwater_segment::recovery::HeaderFact;
+use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::Chain;
 use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
 
@@ -67,12 +67,15 @@ impl<I: Io> OutsideReader<I> {
         let mut io = Blocking::new(io);
         check_root(&mut io, dir)?;
         let view = LogView::load(&mut io, dir, log)?;
-        let log_start = view.meta()?.log_start;
+        // A log whose making a kill cut short holds nothing yet.
+        let never_made = view.case == MetaCase::M1NeverCreated;
+        let log_start = if never_made { Offset(0) } else { view.meta()?.log_start };
         if from < log_start {
             return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", log)
                 .detail(format!("offset {from} is below the log's start {log_start}")));
         }
         let limit = match isolation {
+            Isolation::Durable if never_made => None,
             Isolation::Durable => Some(find_tail(&mut io, dir, log)?.proven),
             Isolation::Written | Isolation::Committed => None,
         };
@@ -84,7 +87,7 @@ impl<I: Io> OutsideReader<I> {
             next: from,
             limit,
             walk: None,
-            done: false,
+            done: never_made,
         })
     }
 

@@ -1,3 +1,4 @@
 //! The engine through its public API, on real files.
 
 mod basics;
+mod outside;
