@@ -11,7 +11,8 @@
 //! let appended = log.append(batch, Ack::LEADER_FLUSHED)?.wait()?;
 //! assert!(appended.marks.flushed >= appended.end_offset());
 //! let batches = log.read(appended.base_offset, Isolation::Durable)?;
-//! assert_eq!(batches.map(|batch| batch.map(|b| b.records().count())).sum::<Result<usize, _>>()?, 1);
+//! let counts = batches.map(|batch| batch.map(|batch| batch.records().count()));
+//! assert_eq!(counts.sum::<Result<usize, _>>()?, 1);
 //! engine.close()?;
 //! # std::fs::remove_dir_all(&directory)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -19,7 +20,7 @@
 //!
 //! * [`Engine`] and [`Log`] - a shard on its own thread, handles for everyone; [`LocalEngine`] -
 //!   the same without a thread.
-//! * [`Ack`] - what an append waits for; [`Receipt`] - how it tells; [`Marks`] - how far the log is.
+//! * [`Ack`] - what an append waits for; [`Receipt`] - how it tells; [`Marks`] - how far a log is.
 //! * [`FlushPolicy`] - when to flush what nobody waits for.
 //! * [`inspect`] - looking at a directory from outside.
 //!

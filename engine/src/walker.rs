@@ -64,8 +64,8 @@ impl Walker {
         }
     }
 
-    /// Returns this with the epochs of `log.meta` to check batches by. Without a successor's name to
-    /// end it - the file was removed - a segment's remainder from before a cut would otherwise
+    /// Returns this with the epochs of `log.meta` to check batches by. Without a successor's name
+    /// to end it - the file was removed - a segment's remainder from before a cut would otherwise
     /// pass for its continuation.
     pub(crate) fn with_epochs(mut self, epochs: Vec<EpochStart>) -> Self {
         self.epochs = epochs;

@@ -85,7 +85,7 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// Returns empty holdings of an [`Io`](crate::Io) that shares its locks with its owner's others.
+    /// Returns empty holdings of an [`Io`](crate::Io) that shares locks with its owner's others.
     pub(crate) fn of(owner: Owner) -> Self {
         Holdings { owner, ..Holdings::default() }
     }

@@ -349,8 +349,9 @@ mod tests {
         }
     }
 
-    /// Found as a wait that never ended: the helper's signal, reaped at the head of a poll after its
-    /// work had been collected by an earlier one, left the ring waiting without a wake-up armed.
+    /// Found as a wait that never ended: the helper's signal, reaped at the head of a poll after
+    /// its work had been collected by an earlier one, left the ring waiting without a wake-up
+    /// armed.
     #[test]
     fn a_wait_starts_with_the_wake_up_armed_even_if_a_late_signal_was_just_reaped() {
         let [_, _, plain] = setup::ladder();

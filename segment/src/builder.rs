@@ -149,7 +149,8 @@ impl std::error::Error for BuildError {}
 /// ```
 /// use highwater_segment::{Offset, RecordBatch};
 /// let batch = RecordBatch::builder().record(b"key", b"value").value(b"no key").build()?;
-/// let values: Vec<_> = batch.records(Offset(5)).map(|r| r.map(|r| (r.offset.0, r.value))).collect();
+/// let records = batch.records(Offset(5));
+/// let values: Vec<_> = records.map(|r| r.map(|r| (r.offset.0, r.value))).collect();
 /// assert_eq!(values, [Ok((5, Some(&b"value"[..]))), Ok((6, Some(&b"no key"[..])))]);
 /// # Ok::<(), highwater_segment::BuildError>(())
 /// ```

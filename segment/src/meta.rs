@@ -27,8 +27,10 @@ pub const MAX_EPOCHS: usize = 64;
 /// The newest truncations kept.
 pub const MAX_TRUNCATIONS: usize = 16;
 const CRC_AT: usize = 12;
-/// Epochs and generations above this are not ours: they rise by one at a time.
-const NUMBER_MAX: u32 = u32::MAX - (1 << 16);
+/// Epochs and generations read above this are not ours: they rise by one at a time.
+const NUMBER_MAX: u32 = u32::MAX >> 1;
+/// The same for sequences.
+const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 const FLAG_NEVER_REWRITE_FLUSHED: u32 = 1;
 
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -312,7 +314,20 @@ impl LogMeta {
         if !all_zero(&raw.reserved) {
             return Err(SlotFault::Field("reserved"));
         }
-        meta.order_fault().map_or(Ok(meta), |field| Err(SlotFault::Field(field)))
+        let fault = meta.bound_fault().or_else(|| meta.order_fault());
+        fault.map_or(Ok(meta), |field| Err(SlotFault::Field(field)))
+    }
+
+    /// Returns the name of a counter that is too near its end for the life that would begin with
+    /// it, if there is one. Only asked of what is read: a life may count on beyond.
+    fn bound_fault(&self) -> Option<&'static str> {
+        if self.sequence > SEQUENCE_MAX {
+            Some("sequence")
+        } else if self.generation.0 > NUMBER_MAX || self.epoch.0 > NUMBER_MAX {
+            Some("generation or epoch")
+        } else {
+            None
+        }
     }
 
     /// Returns the name of a field that breaks the order the marks keep, if one does.
@@ -322,8 +337,6 @@ impl LogMeta {
         let whole_blocks = self.segment_bytes.is_multiple_of(crate::BLOCK_BYTES);
         if !sizes.contains(&self.segment_bytes) || !whole_blocks {
             Some("segment_bytes")
-        } else if self.generation.0 > NUMBER_MAX || self.epoch.0 > NUMBER_MAX {
-            Some("generation or epoch")
         } else if self.log_start > mark.offset
             || mark.segment > mark.offset
             || mark.offset > Offset::MAX
@@ -332,6 +345,7 @@ impl LogMeta {
         } else if mark.position < crate::FIRST_BATCH
             || mark.position.0 > self.segment_bytes
             || !mark.position.0.is_multiple_of(8)
+            || (mark.position == crate::FIRST_BATCH) != (mark.offset == mark.segment)
         {
             Some("flushed_position")
         } else if self
@@ -429,6 +443,32 @@ pub(crate) mod tests {
             bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
             assert!(matches!(LogMeta::decode(&bytes), Err(SlotFault::Field(_))), "byte {at}");
         }
+    }
+
+    #[test]
+    fn counters_near_their_end_are_refused_when_read_and_may_be_written() {
+        let read = |change: fn(&mut LogMeta)| {
+            let mut meta = sample();
+            change(&mut meta);
+            LogMeta::decode(&meta.encode()).err()
+        };
+        assert_eq!(read(|m| m.sequence = SEQUENCE_MAX), None);
+        assert_eq!(read(|m| m.sequence = SEQUENCE_MAX + 1), Some(SlotFault::Field("sequence")));
+        let numbers = Some(SlotFault::Field("generation or epoch"));
+        assert_eq!(read(|m| m.generation = Generation(NUMBER_MAX)), None);
+        assert_eq!(read(|m| m.generation = Generation(NUMBER_MAX + 1)), numbers);
+        assert_eq!(read(|m| m.epoch = Epoch(u32::MAX)), numbers);
+    }
+
+    #[test]
+    fn a_mark_stands_behind_the_header_block_exactly_in_an_empty_segment() {
+        let mut meta = sample();
+        meta.flushed.position = crate::FIRST_BATCH;
+        assert_eq!(meta.order_fault(), Some("flushed_position"));
+        meta.flushed.segment = meta.flushed.offset;
+        assert_eq!(meta.order_fault(), None);
+        meta.flushed.position = Position(8192);
+        assert_eq!(meta.order_fault(), Some("flushed_position"));
     }
 
     #[test]

@@ -1,30 +1,33 @@
 #!/usr/bin/env bash
 # Plants each bug of this folder in a copy of the sources and expects the simulator to catch it.
 #
-#   run.sh [--check] [--only NN] [--seeds N]
+#   run.sh [--check] [--only NN] [--seeds N] [--record]
 #
 #   --check    only verify that every patch still applies
 #   --only NN  only the patch with this number
 #   --seeds N  seeds for each bug, at most (default 2000)
+#   --record   write what was measured into docs/planted-bugs.md
 #
 # The head of a patch says what it is: `bug:`, `crash:`, `caught-by:` (a command of highwater-sim),
 # and `args:`, if that command needs some. The unpatched sources go first, and must pass. Works in
-# ${CARGO_TARGET_DIR:-target}/planted and leaves the checkout alone. Ends with 1 if a patch does not
+# ${CARGO_TARGET_DIR:-target}/planted and leaves the checkout alone (but for --record). Ends with 1 if a patch does not
 # apply or build, or a bug is not caught. docs/planted-bugs.md has the results.
 set -euo pipefail
 
 usage() {
-    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
 check=false
 only=''
 seeds=2000
+record=false
 while (($# > 0)); do
     case $1 in
         --check) check=true ;;
         --only) only=$(printf '%02d' "$((10#${2:?--only needs a number}))"); shift ;;
         --seeds) seeds=${2:?--seeds needs a number}; shift ;;
+        --record) record=true ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; exit 2 ;;
     esac
@@ -118,6 +121,23 @@ if "$check"; then
     exit
 fi
 
+# Prints the first failure of the last run as `invariant|where`.
+#
+# A failure is told as FAILED <where>: <invariant>: <message>; where can hold any punctuation.
+verdict() {
+    local line invariant where
+    line=$(grep --max-count=1 '^FAILED ' "$work/run.log") || return 1
+    invariant=$(grep --only-matching --extended-regexp \
+        ': ([A-Z][0-9]+[a-z]?|PANIC|[a-z]+( [a-z]+)*): ' <<< "$line" | head -n 1)
+    invariant=${invariant#: }
+    [[ -n $invariant ]] || return 1
+    where=${line#FAILED }
+    where=${where%%"$invariant"*}
+    # Of a crash state only the boundary; the log has the rest.
+    where=${where%%: }
+    echo "${invariant%: }|${where%%, *}"
+}
+
 echo "building the unpatched simulator"
 build || { cat "$work/build.log"; exit 1; }
 commands=$(while IFS= read -r patch; do
@@ -125,49 +145,94 @@ commands=$(while IFS= read -r patch; do
 done <<< "$list" | sort -u)
 while read -r command extra; do
     echo "the unpatched simulator: $command $extra"
-    if ! simulate "$command" "$extra"; then
+    status=0
+    simulate "$command" "$extra" || status=$?
+    # Cases that so many seeds never met (status 1, no failure) say nothing against the engine.
+    if ((status > 1)) || grep --quiet '^FAILED' "$work/run.log"; then
         grep --max-count=1 '^FAILED' "$work/run.log" | cut -c 1-400 || true
         tail -n 1 "$work/run.log" | cut -c 1-400
         echo "the unpatched simulator fails: nothing is proven by what follows" >&2
         exit 1
     fi
+    tail -n 1 "$work/run.log" | cut -c 1-400
 done <<< "$commands"
 
 row NN name caught-by invariant where seconds
 missed=0
-while IFS= read -r patch; do
+results=$work/results
+: > "$results"
+
+# Prints a result and keeps it for docs/planted-bugs.md.
+result() {
+    row "$@"
+    (IFS='|' && echo "$*") >> "$results"
+}
+
+plant() {
+    local patch=$1 name number command extra began seconds status=0 found
     name=$(basename "$patch" .patch)
     number=${name%%-*}
+    name=${name#*-}
     command=$(field "$patch" caught-by)
     extra=$(field "$patch" args)
     if ! apply < "$patch" > "$work/apply.log" 2>&1; then
-        row "$number" "${name#*-}" "$command $extra" 'DOES NOT APPLY' '' ''
-        missed=$((missed + 1))
-        # A part of it may have been applied.
-        revert "$patch"
-        continue
+        result "$number" "$name" "$command $extra" 'DOES NOT APPLY' '' ''
+        return 1
     fi
     if ! build; then
-        row "$number" "${name#*-}" "$command $extra" 'DOES NOT BUILD' '' ''
+        result "$number" "$name" "$command $extra" 'DOES NOT BUILD' '' ''
         grep --max-count=3 --after-context=8 '^error' "$work/build.log" || true
-        missed=$((missed + 1))
-        revert "$patch"
-        continue
+        return 1
     fi
     began=$(date +%s.%N)
-    status=0
     simulate "$command" "$extra" || status=$?
     seconds=$(awk -v began="$began" -v now="$(date +%s.%N)" 'BEGIN { printf "%.1f", now - began }')
-    verdict=$(grep --max-count=1 '^FAILED' "$work/run.log" || true)
-    # FAILED <where>: <invariant>: <message>
-    if ((status != 0)) && [[ $verdict =~ ^FAILED\ ([^:]*):\ ([^:]*): ]]; then
-        row "$number" "${name#*-}" "$command $extra" "${BASH_REMATCH[2]}" "${BASH_REMATCH[1]}" \
-            "$seconds"
+    if ((status == 1)) && found=$(verdict); then
+        result "$number" "$name" "$command $extra" "${found%%|*}" "${found#*|}" "$seconds"
     else
-        row "$number" "${name#*-}" "$command $extra" 'NOT CAUGHT' "status $status" "$seconds"
-        missed=$((missed + 1))
+        result "$number" "$name" "$command $extra" 'NOT CAUGHT' "status $status" "$seconds"
+        return 1
     fi
+}
+
+while IFS= read -r patch; do
+    plant "$patch" || missed=$((missed + 1))
+    # Also what of it was applied if it was not applied whole.
     revert "$patch"
 done <<< "$list"
 echo "$(wc -l <<< "$list") planted bugs, $missed not caught"
+
+# Replaces the table of the document by the results of this run, with the words of the patches.
+write_down() {
+    local document=$root/docs/planted-bugs.md number name command invariant where seconds patch
+    {
+        sed '/^<!-- measured -->$/q' "$document"
+        echo
+        echo "| bug | what it would lose | command | caught as | first at |"
+        echo "|---|---|---|---|---|"
+        while IFS='|' read -r number name command invariant where seconds; do
+            patch=$here/$number-$name.patch
+            echo "| $number ${name//-/ }: $(words "$patch" bug) | $(words "$patch" crash) |" \
+                "\`${command% }\` | $invariant | $where |"
+        done < "$results"
+        echo
+        sed -n '/^<!-- end of measured -->$/,$p' "$document"
+    } > "$work/document"
+    cp "$work/document" "$document"
+}
+
+# Prints a field that may go on over indented lines.
+words() {
+    awk -v field="$2:" '
+        /^--- / { exit }
+        /^[a-z-]+:/ { inside = index($0, field) == 1; sub(/^[a-z-]+: */, "") }
+        inside { sub(/^ +/, ""); text = text (text == "" ? "" : " ") $0 }
+        END { gsub(/\|/, "\\|", text); print text }
+    ' "$1"
+}
+
+if "$record" && [[ -z $only ]]; then
+    write_down
+    echo "written into docs/planted-bugs.md"
+fi
 ((missed == 0))

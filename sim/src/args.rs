@@ -119,7 +119,12 @@ fn run_storage(storage: &Storage) -> ExitCode {
         (_, true) => Damage::Never,
         _ => Damage::Sometimes,
     };
-    let config = Config { operations: storage.operations, damage, keep_trace: storage.trace };
+    let config = Config {
+        operations: storage.operations,
+        damage,
+        keep_trace: storage.trace,
+        ..Config::default()
+    };
     let began = monotonic_now();
     let mut coverage = Coverage::default();
     let mut failures = 0;

@@ -57,8 +57,9 @@ const REQUIRED: [&str; 38] = [
 ];
 
 /// Cases only damage can cause.
-const DAMAGE_CASES: [&str; 14] = [
+const DAMAGE_CASES: [&str; 15] = [
     "M2",
+    "M6",
     "M7",
     "M8",
     "S4",

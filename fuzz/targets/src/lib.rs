@@ -5,7 +5,7 @@
 //! `fuzz/corpus/<target>` and `fuzz/regressions/<target>` on every `cargo test`.
 //!
 //! Random bytes never get past a checksum. Where it matters the input says whether checksums are
-//! made to fit again ([`seal`]), so that the code behind them meets impossible values too.
+//! made to fit again (`seal`), so that the code behind them meets impossible values too.
 #![forbid(unsafe_code)]
 
 mod batch_header;

@@ -41,7 +41,9 @@ fn unsupported() -> IoError {
 /// Returns the best ring this kernel gives.
 pub(super) fn ring() -> Result<IoUring, IoError> {
     let [best, second, last] = ladder();
-    let refused = |result: &Result<IoUring, IoError>| matches!(result, Err(error) if error.errno == Some(libc::EINVAL));
+    let refused = |result: &Result<IoUring, IoError>| {
+        result.as_ref().is_err_and(|error| error.errno == Some(libc::EINVAL))
+    };
     let mut result = build(&best);
     for setup in [second, last] {
         if refused(&result) {

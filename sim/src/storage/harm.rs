@@ -35,6 +35,8 @@ pub(crate) enum Harm {
     MetaRemoved,
     /// Both slots are damaged.
     MetaDamaged,
+    /// One slot is damaged.
+    SlotDamaged,
     /// One slot is of another log.
     MetaOfTwo,
     /// `log.meta` is an older copy.
@@ -77,9 +79,14 @@ impl Harmed<'_> {
                 Some(Harm::MetaRemoved)
             }
             8 => {
+                if random.chance(1, 2) {
+                    let at = random.below(2) * wide(SLOT_BYTES) + random.below(300);
+                    self.change(&meta_path, at, 1 + random.below(8))?;
+                    return Some(Harm::SlotDamaged);
+                }
                 for slot in 0..2 {
                     let at = slot * wide(SLOT_BYTES) + 16 + random.below(200);
-                    self.change(&meta_path, at, 1 + random.below(8), random)?;
+                    self.change(&meta_path, at, 1 + random.below(8))?;
                 }
                 Some(Harm::MetaDamaged)
             }
@@ -135,11 +142,10 @@ impl Harmed<'_> {
         bytes.iter().rposition(|byte| *byte != 0).map(|last| wide(last) + 1)
     }
 
-    fn change(&self, path: &Path, at: u64, count: u64, random: &mut SeededRandom) -> Option<()> {
+    fn change(&self, path: &Path, at: u64, count: u64) -> Option<()> {
         let bytes = self.disk.read_file(path)?;
         let range = narrow(at)..narrow(at + count).min(bytes.len());
         let changed: Vec<u8> = bytes.get(range)?.iter().map(|byte| !byte).collect();
-        let _ = random;
         self.disk.overwrite_media(path, at, &changed);
         Some(())
     }
@@ -153,7 +159,7 @@ impl Harmed<'_> {
         let end = if random.chance(1, 3) { used } else { end };
         let position = 4096 + random.below(end.checked_sub(4096).filter(|room| *room > 0)?);
         let count = (1 + random.below(600)).min(end - position);
-        self.change(&self.path(base), position, count, random)?;
+        self.change(&self.path(base), position, count)?;
         Some(Harm::Flipped { base, position })
     }
 

@@ -14,6 +14,8 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use highwater_io::sim::Planted;
+
 use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::report::last_panic;
@@ -28,6 +30,8 @@ pub struct Config {
     pub damage: Damage,
     /// Keep every line of the trace.
     pub keep_trace: bool,
+    /// A mistake of the simulated kernel, to see that the oracle notices.
+    pub planted: Planted,
 }
 
 /// Which seeds damage the media below the flushed mark.
@@ -43,7 +47,12 @@ pub enum Damage {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { operations: 240, damage: Damage::Sometimes, keep_trace: false }
+        Config {
+            operations: 240,
+            damage: Damage::Sometimes,
+            keep_trace: false,
+            planted: Planted::Nothing,
+        }
     }
 }
 

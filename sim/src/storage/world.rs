@@ -44,6 +44,7 @@ impl World {
         let plan = Plan::new(&mut root.split("plan"), config);
         let disk = SimDisk::new(seed, plan.profile.clone());
         disk.record_trace(config.keep_trace);
+        disk.set_planted(config.planted);
         let mut trace = Trace::new(config.keep_trace);
         trace.line(format!("seed {seed}: {plan:?}"));
         let name = |index: usize| format!("log-{index}");
