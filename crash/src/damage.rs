@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use highwater::inspect::{DumpItem, OutsideReader, dump, verify};
-use highwater::segment::meta::META_FILE_NAME;
+use highwater::segment::meta::{META_FILE_NAME, decode_slots, slot_of};
 use highwater::segment::segment::parse_segment_file_name;
 use highwater::segment::{BLOCK_BYTES, LogMeta};
 use highwater::{
@@ -166,7 +166,9 @@ impl Original {
             let Some(end) = self.ends.get(path).copied().or(is_meta.then_some(bytes.len())) else {
                 return false;
             };
-            files.get(path).and_then(|now| now.get(..end)) != Some(&bytes[..end])
+            let now = files.get(path);
+            now.and_then(|now| now.get(..end)) != Some(&bytes[..end])
+                && !(is_meta && now.is_some_and(|now| is_earlier(now)))
         })
     }
 
@@ -282,6 +284,13 @@ impl Original {
             },
         }
     }
+}
+
+/// Returns whether both slots are whole and in their places: one of them then is what once stood
+/// there, and the two are what a power cut before its last write would have left.
+fn is_earlier(meta: &[u8]) -> bool {
+    let slots = decode_slots(meta).into_iter().enumerate();
+    slots.into_iter().all(|(slot, meta)| meta.is_ok_and(|meta| slot_of(meta.sequence) == slot))
 }
 
 /// Returns where what counts ends in each segment: in the last one where the log does, in the

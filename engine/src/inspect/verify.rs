@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use highwater_index::{SparseIndex, index_file_name};
 use highwater_io::threads::InlineIo;
 use highwater_io::{Access, AlignedBuffer, Blocking, Io};
-use highwater_segment::meta::{MAX_EPOCHS, META_FILE_NAME, SLOT_BYTES};
+use highwater_segment::meta::{MAX_EPOCHS, META_FILE_NAME, SLOT_BYTES, slot_of};
 use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::{Chain, GenerationRule, Stop};
 use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
@@ -174,8 +174,18 @@ impl Verifier<'_> {
         let file = self.view.directory.join(META_FILE_NAME);
         let case = self.view.case;
         for (slot, result) in self.view.slots.clone().into_iter().enumerate() {
-            let Err(fault) = result else { continue };
             let position = to_u64(slot * SLOT_BYTES);
+            let fault = match result {
+                Err(fault) => fault,
+                Ok(meta) if slot_of(meta.sequence) == slot => continue,
+                Ok(meta) => {
+                    let number = meta.sequence;
+                    let what = format!("snapshot {number} stands in slot {slot}, not its own");
+                    let none = Offset(0)..Offset(0);
+                    self.damage(file.clone(), position, none, case.label(), what);
+                    continue;
+                }
+            };
             let what = format!("slot {slot} of log.meta does not verify: {fault:?}");
             match case {
                 MetaCase::M5TornSlot | MetaCase::M1NeverCreated => {

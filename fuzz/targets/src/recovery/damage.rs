@@ -202,16 +202,17 @@ fn differs(image: &Image, disk: &SimDisk) -> bool {
         let used = |bytes: Option<Vec<u8>>| bytes.map(|b| b[..used.min(b.len())].to_vec());
         used(old) == used(new)
     };
-    if is_like_new(disk, &meta) {
+    if is_like_new(disk) {
         return false;
     }
     !same(&meta, META_BYTES) || image.used.iter().any(|(path, used)| !same(path, narrow(*used)))
 }
 
 /// Whether nothing is left to tell that there was a log: no segment and no good slot (M1).
-fn is_like_new(disk: &SimDisk, meta: &Path) -> bool {
+pub(crate) fn is_like_new(disk: &SimDisk) -> bool {
+    let meta = log_directory().join(META_FILE_NAME);
     let names = log_files(disk);
     let segments = names.iter().any(|path| path.extension().is_some_and(|end| end == "log"));
-    let slots = decode_slots(&disk.read_file(meta).unwrap_or_default());
+    let slots = decode_slots(&disk.read_file(&meta).unwrap_or_default());
     decide_meta(&slots, segments).0 == MetaCase::M1NeverCreated
 }
