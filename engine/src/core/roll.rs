@@ -159,7 +159,10 @@ impl LogCore {
             self.poison(error, turn);
             return;
         }
-        if let Roll::WritingHeader { named, .. } = &mut self.roll {
+        // A sync of the segment before may end during this one's roll; it says nothing of this name.
+        if let Roll::WritingHeader { base: rolling, named, .. } = &mut self.roll
+            && *rolling == base
+        {
             *named = true;
         }
         if let Some(file) = self.files.iter_mut().find(|file| file.base == base) {
