@@ -159,7 +159,8 @@ impl LogCore {
             self.poison(error, turn);
             return;
         }
-        // A sync of the segment before may end during this one's roll; it says nothing of this name.
+        // A sync of the segment before may end during this one's roll; it says nothing of this
+        // name.
         if let Roll::WritingHeader { base: rolling, named, .. } = &mut self.roll
             && *rolling == base
         {
