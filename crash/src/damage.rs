@@ -16,7 +16,7 @@ use highwater_io::random::SeededRandom;
 use crate::binary::{Binary, CORRUPTION, expect};
 use crate::harm::{Harm, harm};
 use crate::image::wide;
-use crate::records::{batch, id_at};
+use crate::records::{RECORDS_MAX, batch, id_at};
 use crate::scratch::{Files, Scratch, read_files, write_files};
 use crate::timeline::RecordId;
 use crate::workload::Failure;
@@ -128,7 +128,7 @@ impl Original {
             let log = engine.log(LOG, options)?;
             let mut bases = vec![records.len()];
             for _ in 0..random.below(80) {
-                let ids = next..next + 1 + random.below(12);
+                let ids = next..next + 1 + random.below(RECORDS_MAX);
                 next = ids.end;
                 records.extend(ids.clone());
                 let receipt = log.append(batch(ids)?, Ack::LEADER)?;

@@ -7,15 +7,13 @@ use highwater_io::random::SeededRandom;
 
 use crate::device::Marker;
 use crate::image::wide;
-use crate::records::{batch, read_all};
+use crate::records::{RECORDS_MAX, batch, read_all};
 use crate::replay::Mark;
 use crate::timeline::{RecordId, Timeline};
 use crate::workload::Failure;
 
 /// The most appends of a log that were not waited for.
 const PENDING_MAX: usize = 12;
-/// The most records of a batch.
-const RECORDS_MAX: u64 = 8;
 
 /// An append that was not waited for yet.
 #[derive(Debug)]

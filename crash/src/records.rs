@@ -6,8 +6,10 @@ use highwater_io::random::SeededRandom;
 use crate::timeline::RecordId;
 use crate::workload::Failure;
 
+/// The most records of a batch: so many of the longest fit the smallest segment.
+pub(crate) const RECORDS_MAX: u64 = 8;
 /// Most records are short; one in sixteen has up to so many bytes.
-const LONG_BYTES: usize = 20_000;
+const LONG_BYTES: usize = 7_000;
 const SHORT_BYTES: usize = 600;
 
 /// Returns the value of a record: its name, and bytes that follow from it.
