@@ -1,6 +1,7 @@
 //! What an engine does beside its shard, on the caller's own thread: its directory, opening,
 //! closing, truncating.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use highwater_io::{Blocking, EntryKind, Io, IoErrorKind};
@@ -17,9 +18,10 @@ pub(crate) struct Control<I: Io> {
     pub(crate) io: Blocking<I>,
     pub(crate) root: PathBuf,
     incarnation: u128,
-    /// Logs whose opening met a failed write or flush: the next opening rewrites before it
-    /// believes. At most one entry a log.
-    suspect: std::collections::BTreeSet<String>,
+    /// Logs that could not be opened since a write or flush of theirs failed, and what was flushed
+    /// then: the next opening rewrites what lies behind before it believes it. At most one entry a
+    /// log.
+    suspect: BTreeMap<String, Mark>,
 }
 
 /// What an engine's directory is.
@@ -77,8 +79,7 @@ impl<I: Io> Control<I> {
             }
         }
         let incarnation = random_u128(&mut io);
-        let suspect = std::collections::BTreeSet::new();
-        Ok(Control { io, root: root.to_owned(), incarnation, suspect })
+        Ok(Control { io, root: root.to_owned(), incarnation, suspect: BTreeMap::new() })
     }
 
     /// Joins the shard's lock - this `Io` writes too, and what it has in flight when the process is
@@ -146,11 +147,13 @@ impl<I: Io> Control<I> {
         }
         let root = self.root.clone();
         let place = Place { root: &root, name, incarnation: self.incarnation };
-        let suspect = self.suspect.contains(name).then(Mark::default);
-        let result = open_log(&mut self.io, &place, options, rewrite_from.or(suspect));
-        match &result {
-            Ok(_) => drop(self.suspect.remove(name)),
-            Err(error) => self.note_failure(name, error),
+        let rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
+        let result = open_log(&mut self.io, &place, options, rewrite_from);
+        match (&result, rewrite_from) {
+            (Ok(_), _) => drop(self.suspect.remove(name)),
+            // Whatever this opening failed with: what failed before it is not mended yet.
+            (Err(_), Some(mark)) => drop(self.suspect.insert(name.to_owned(), mark)),
+            (Err(error), None) => self.note_failure(name, error),
         }
         result
     }
@@ -162,7 +165,7 @@ impl<I: Io> Control<I> {
             verb && io.kind != IoErrorKind::NoSpace
         };
         if error.io().is_some_and(failed) {
-            self.suspect.insert(name.to_owned());
+            self.suspect.entry(name.to_owned()).or_default();
         }
     }
 

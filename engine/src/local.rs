@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_io::{Backend, Io, Platform, Wait};
+use highwater_segment::meta::Mark;
 use highwater_segment::{LogMeta, Offset, RecordBatch};
 
 use crate::ack::Ack;
@@ -260,42 +261,60 @@ impl<P: Platform> LocalEngine<P> {
     pub fn truncate(&mut self, log: LocalLog, to: Offset) -> Result<Marks> {
         let (name, detached) = self.detach(log, DetachReason::Maintenance)?;
         let shared = Arc::clone(&self.entry(log).1.shared);
+        let Some(detached) = detached else { return Err(self.out_of_service(log)) };
         let worked = self.control.truncate_log(&name, &detached, to, &shared);
-        self.give_back(&name, log, &detached, worked)
+        self.give_back(&name, log, detached.rewrite_from(), worked)
     }
 
-    /// Opens a poisoned log again, as [`Log::reopen`](crate::Log::reopen) does.
+    /// Opens a log again that is poisoned, or that a failed [`truncate`](Self::truncate) or
+    /// reopening left closed, as [`Log::reopen`](crate::Log::reopen) does.
     ///
     /// # Errors
     /// As there.
     pub fn reopen(&mut self, log: LocalLog) -> Result<Marks> {
         let (name, detached) = self.detach(log, DetachReason::Maintenance)?;
-        let worked = self.control.open(&name, &LogOptions::default(), detached.rewrite_from());
-        self.give_back(&name, log, &detached, worked)
+        let rewrite_from = detached.as_ref().and_then(DetachedLog::rewrite_from);
+        let worked = self.control.open(&name, &LogOptions::default(), rewrite_from);
+        self.give_back(&name, log, rewrite_from, worked)
     }
 
-    fn detach(&mut self, log: LocalLog, reason: DetachReason) -> Result<(String, DetachedLog)> {
+    /// Takes the log from its shard; `None` if an earlier failure left it closed.
+    fn detach(
+        &mut self,
+        log: LocalLog,
+        reason: DetachReason,
+    ) -> Result<(String, Option<DetachedLog>)> {
         let name = self.entry(log).0.to_owned();
+        if !self.runner.shard.has(log.0) {
+            return Ok((name, None));
+        }
         self.turn(Command::Detach { log: log.0, reason }, Wait::No);
         loop {
             if let Some(detached) = self.runner.shard.take_detached(log.0) {
-                return Ok((name, detached));
+                return Ok((name, Some(detached)));
             }
             self.drive()?;
         }
+    }
+
+    fn out_of_service(&self, log: LocalLog) -> Error {
+        let name = self.entry(log).0;
+        self.failure(log).unwrap_or_else(|| {
+            Error::new(ErrorKind::Closed, "use log", name).detail("it is closed")
+        })
     }
 
     fn give_back(
         &mut self,
         name: &str,
         log: LocalLog,
-        detached: &DetachedLog,
+        rewrite_from: Option<Mark>,
         worked: Result<OpenedLog>,
     ) -> Result<Marks> {
         let (opened, error) = match worked {
             Ok(opened) => (opened, None),
             Err(error) => {
-                match self.control.open(name, &LogOptions::default(), detached.rewrite_from()) {
+                match self.control.open(name, &LogOptions::default(), rewrite_from) {
                     Ok(opened) => (opened, Some(error)),
                     Err(_) => {
                         self.runner.shard.forget(log.0);
@@ -320,9 +339,11 @@ impl<P: Platform> LocalEngine<P> {
         let logs: Vec<_> = self.logs.values().map(|entry| entry.log).collect();
         let mut result = Ok(());
         for log in logs {
-            let closed = self
-                .detach(log, DetachReason::Close)
-                .and_then(|(name, detached)| self.control.close_log(&name, &detached));
+            let closed = match self.detach(log, DetachReason::Close) {
+                Ok((name, Some(detached))) => self.control.close_log(&name, &detached),
+                Ok((_, None)) => Err(self.out_of_service(log)),
+                Err(error) => Err(error),
+            };
             self.runner.shard.forget(log.0);
             result = result.and(closed);
         }

@@ -1,4 +1,5 @@
 //! The engine through its public API, on real files.
 
 mod basics;
+mod local;
 mod outside;
