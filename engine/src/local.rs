@@ -313,16 +313,14 @@ impl<P: Platform> LocalEngine<P> {
     ) -> Result<Marks> {
         let (opened, error) = match worked {
             Ok(opened) => (opened, None),
-            Err(error) => {
-                match self.control.open(name, &LogOptions::default(), rewrite_from) {
-                    Ok(opened) => (opened, Some(error)),
-                    Err(_) => {
-                        self.runner.shard.forget(log.0);
-                        self.entry(log).1.shared.lock().failure = Some(error.clone());
-                        return Err(error);
-                    }
+            Err(error) => match self.control.open(name, &LogOptions::default(), rewrite_from) {
+                Ok(opened) => (opened, Some(error)),
+                Err(_) => {
+                    self.runner.shard.forget(log.0);
+                    self.entry(log).1.shared.lock().failure = Some(error.clone());
+                    return Err(error);
                 }
-            }
+            },
         };
         let (_, entry) = self.entry(log);
         let (opened, policy) = (opened.into_shared(&entry.shared), entry.policy);

@@ -14,8 +14,7 @@ fn batch(number: u64) -> RecordBatch {
 }
 
 fn open(disk: &SimDisk) -> (LocalEngine<SimPlatform>, LocalLog) {
-    let mut engine =
-        LocalEngine::open(disk.start_process(), &Options::at("/data")).expect("opens");
+    let mut engine = LocalEngine::open(disk.start_process(), &Options::at("/data")).expect("opens");
     assert_eq!(engine.recovery().failed, []);
     let log = engine.log(LOG, &LogOptions::default()).expect("opens");
     (engine, log)

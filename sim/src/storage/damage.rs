@@ -106,6 +106,7 @@ impl World {
                 continue;
             };
             self.coverage.report(report);
+            self.note(|| format!("after the damage: {report:?}"));
             if !damaged {
                 // A truncation that was interrupted may take effect, as ever.
                 model.allows(report.log_end.0)?;

@@ -6,8 +6,9 @@ use highwater_io::random::SeededRandom;
 use highwater_io::sim::{SimDisk, Survival};
 use highwater_io::{Access, AlignedBuffer, Blocking, Platform};
 use highwater_segment::meta::{LogMeta, LogState, META_FILE_NAME, SLOT_BYTES, slot_of};
+use highwater_segment::scan::evidence;
 use highwater_segment::segment::{SegmentHeader, parse_segment_file_name, segment_file_name};
-use highwater_segment::{Offset, Salt};
+use highwater_segment::{FIRST_BATCH, Generation, Offset, Salt};
 
 use crate::convert::{narrow, wide};
 
@@ -175,18 +176,32 @@ impl Harmed<'_> {
         Some(Harm::SegmentRemoved { base })
     }
 
-    /// Puts an older copy back, if it is one: the generation was raised since, and nothing was
-    /// truncated.
+    /// Puts an older copy back, if it is one that can be told: the generation was raised since,
+    /// batches of the newer one are there, and nothing was truncated. Without such a batch the log
+    /// is as a crash before the newer generation could have left it.
     fn restore_meta(&self, path: &Path, old: &[u8]) -> Option<Harm> {
         let slots = old.chunks(SLOT_BYTES).filter_map(|slot| LogMeta::decode(slot).ok());
         let old_meta = slots.max_by_key(|slot| slot.sequence)?;
         let same_log = old_meta.log_id == self.meta.log_id;
         let older = old_meta.generation < self.meta.generation;
-        if !same_log || !older || old_meta.truncations != self.meta.truncations {
+        let truncated = old_meta.truncations != self.meta.truncations;
+        if !same_log || !older || truncated || !self.holds_newer_than(old_meta.generation) {
             return None;
         }
         self.disk.overwrite_media(path, 0, old);
         Some(Harm::OldMeta)
+    }
+
+    /// Returns whether a good header of a newer generation stands in some segment.
+    fn holds_newer_than(&self, generation: Generation) -> bool {
+        let files =
+            self.bases().into_iter().filter_map(|base| self.disk.read_file(&self.path(base)));
+        files.into_iter().any(|bytes| {
+            let header = SegmentHeader::decode(&bytes).ok();
+            let body = bytes.get(narrow(FIRST_BATCH.0)..).unwrap_or_default();
+            let salt = header.map(|header| header.salt);
+            evidence(body, FIRST_BATCH, salt, generation).newer_generation.is_some()
+        })
     }
 
     fn swap_segment(&self, random: &mut SeededRandom, other: &Path) -> Option<Harm> {
