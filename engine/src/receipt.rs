@@ -13,15 +13,30 @@ use highwater_segment::{Epoch, Offset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Marks;
 
-/// How long an append spent in each stage. A stage that was not waited for is zero.
+/// How long an append spent in each stage, one behind the other: their [`total`](Stages::total) is
+/// the whole time from the call to this result. A stage that was not reached is zero.
+///
+/// A write that is durable by itself needs no flush behind it: all its time is in `written`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stages {
-    /// From the call to the assignment of its offset.
+    /// From the call to the assignment of its offset, which is when its group is formed.
     pub queued: Duration,
-    /// From there until its bytes, and all before them, were written.
-    pub write: Duration,
-    /// From there until they were flushed.
-    pub flush: Duration,
+    /// From there until the write of its group was handed to the kernel.
+    pub submitted: Duration,
+    /// From there until its bytes, and all before them, were seen to be written.
+    pub written: Duration,
+    /// From there until the flush that covers them was handed to the kernel.
+    pub flush_waited: Duration,
+    /// From there until that flush was seen to be complete.
+    pub flushed: Duration,
+}
+
+impl Stages {
+    /// Returns the whole time from the call to the result these stages came with.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.queued + self.submitted + self.written + self.flush_waited + self.flushed
+    }
 }
 
 /// An acked append.

@@ -112,6 +112,13 @@ impl Shard {
         self.released_bytes += released_bytes;
     }
 
+    /// Notes that all that was submitted so far has just gone to the kernel.
+    fn handed_over(&mut self, now: Monotonic) {
+        for log in self.logs.values_mut() {
+            log.handed_over(now);
+        }
+    }
+
     fn complete(&mut self, completion: Completion, turn: &mut Turn<'_>) {
         let index = LogIndex::try_from(completion.token.0 >> 48).unwrap_or(LogIndex::MAX);
         // A durable write or a synced name that fails has used up the one report of the device
@@ -218,6 +225,8 @@ pub(crate) struct Runner<I: Io> {
     operations: Vec<(Token, Operation)>,
     /// Operations beyond what the `Io` takes at once, in their order.
     backlog: VecDeque<(Token, Operation)>,
+    /// Something was submitted since the last poll, and all that there was.
+    handing_over: bool,
 }
 
 impl<I: Io> Runner<I> {
@@ -229,6 +238,7 @@ impl<I: Io> Runner<I> {
             completions: Vec::new(),
             operations: Vec::new(),
             backlog: VecDeque::new(),
+            handing_over: false,
         }
     }
 
@@ -256,6 +266,10 @@ impl<I: Io> Runner<I> {
     pub(crate) fn turn(&mut self, commands: Vec<Command>, wait: Wait) {
         self.step(commands);
         let wait = self.bounded(wait);
+        // Polling hands over what was submitted: all that follows is the kernel's time.
+        if std::mem::take(&mut self.handing_over) {
+            self.shard.handed_over(self.io.now());
+        }
         self.io.poll(wait, &mut self.completions);
         self.step(Vec::new());
     }
@@ -267,7 +281,10 @@ impl<I: Io> Runner<I> {
         while self.io.in_flight() < self.io.capacity() {
             let Some((token, operation)) = self.backlog.pop_front() else { break };
             self.io.submit(token, operation);
+            self.handing_over = true;
         }
+        // Rare, and then the stages say so: what waits for a place is not the kernel's yet.
+        self.handing_over &= self.backlog.is_empty();
     }
 
     fn bounded(&self, wait: Wait) -> Wait {

@@ -3,6 +3,7 @@
 use highwater_io::{FileId, IoError, Monotonic, Operation, Output};
 use highwater_segment::Offset;
 
+use super::waiters::AckContext;
 use super::{Flight, LogCore, Place, State, Turn};
 
 /// A flush on its way.
@@ -11,6 +12,8 @@ pub(super) struct FlushInFlight {
     /// Everything before this had been reported as written when the flush was submitted (D2b).
     covers: Place,
     base: Offset,
+    /// When the kernel got it.
+    pub(super) submitted_at: Option<Monotonic>,
 }
 
 impl LogCore {
@@ -24,7 +27,7 @@ impl LogCore {
         assert!(covers.bytes <= self.written.bytes, "D2b: a flush covers only reaped writes");
         // What is written from here on is dirty since its own completion.
         self.dirty_since = (covers.bytes < self.written.bytes).then_some(turn.now);
-        self.flush = Some(FlushInFlight { covers, base });
+        self.flush = Some(FlushInFlight { covers, base, submitted_at: None });
         self.submit(Flight::Flush, Operation::Flush { file }, turn);
     }
 
@@ -84,16 +87,16 @@ impl LogCore {
         assert!(flush.covers.mark.offset > self.flushed.mark.offset, "flushes bring progress");
         assert_eq!(flush.covers.mark.segment, flush.base, "a flush covers one file");
         self.flushed = flush.covers;
-        self.flushed_moved(turn.now);
+        self.flushed_moved(turn.now, flush.submitted_at.unwrap_or(turn.now));
     }
 
-    /// Tells everyone who waits for the flush.
-    pub(super) fn flushed_moved(&mut self, now: Monotonic) {
+    /// Tells everyone who waits for the flush that was submitted at `flush_at`.
+    pub(super) fn flushed_moved(&mut self, now: Monotonic, flush_at: Monotonic) {
         if !self.is_dirty() {
             self.dirty_since = None;
         }
         self.publish();
-        let context = self.ack_context(now);
+        let context = AckContext { flush_at, ..self.ack_context(now) };
         self.waiters.flushed_moved(&context);
         self.keeper.flushed_moved(now);
     }

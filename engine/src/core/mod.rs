@@ -177,6 +177,8 @@ pub(crate) struct LogCore {
     waiters: Waiters,
     flights: BTreeMap<Token, Flight>,
     next_sequence: u64,
+    /// Something was submitted that has not gone to the kernel yet.
+    handing_over: bool,
     /// The active segment as opening found it, until its file is open here.
     attaching: Option<ActiveSegment>,
     detached: Option<DetachedLog>,
@@ -220,6 +222,7 @@ impl LogCore {
             waiters: Waiters::default(),
             flights: BTreeMap::new(),
             next_sequence: 0,
+            handing_over: false,
             attaching: opened.active,
             detached: None,
         }
@@ -370,6 +373,7 @@ impl LogCore {
     fn submit(&mut self, flight: Flight, operation: Operation, turn: &mut Turn<'_>) -> Token {
         let token = Token(u64::from(self.index) << 48 | self.next_sequence);
         self.next_sequence += 1;
+        self.handing_over = true;
         assert!(self.next_sequence < 1 << 48, "48 bits of operations outlast the hardware");
         let previous = self.flights.insert(token, flight);
         assert!(previous.is_none(), "tokens do not repeat");

@@ -23,6 +23,7 @@ pub(super) struct Waiter {
     pub(super) ack: Ack,
     pub(super) cell: Promise,
     pub(super) assigned_at: Monotonic,
+    pub(super) submitted_at: Monotonic,
     pub(super) written_at: Monotonic,
     pub(super) acked: bool,
 }
@@ -40,6 +41,8 @@ pub(super) struct Waiters {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AckContext {
     pub(super) now: Monotonic,
+    /// When the flush that moved `flushed` was submitted; `now` if none did.
+    pub(super) flush_at: Monotonic,
     pub(super) epoch: Epoch,
     pub(super) marks: Marks,
     pub(super) progress: Progress,
@@ -68,10 +71,18 @@ impl Waiters {
         self.unwritten.push_back(waiter);
     }
 
-    /// Handles a move of `written`.
-    pub(super) fn written_moved(&mut self, context: &AckContext) {
-        while self.unwritten.front().is_some_and(|w| w.end <= context.progress.leader_written) {
+    /// Handles a move of `written` up to `end` by a write that was submitted then.
+    pub(super) fn written_moved(
+        &mut self,
+        end: Offset,
+        submitted_at: Monotonic,
+        context: &AckContext,
+    ) {
+        assert!(end <= context.progress.leader_written, "who is told of a write finds it");
+        while self.unwritten.front().is_some_and(|waiter| waiter.end <= end) {
             let Some(mut waiter) = self.unwritten.pop_front() else { return };
+            // A wish to flush waits for writes that began before it came.
+            waiter.submitted_at = submitted_at.max(waiter.assigned_at);
             waiter.written_at = context.now;
             if !waiter.acked && waiter.ack.is_met(waiter.end, &context.progress) {
                 acknowledge(&mut waiter, context);
@@ -85,7 +96,7 @@ impl Waiters {
         }
     }
 
-    /// Handles a move of `flushed`.
+    /// Handles a move of `flushed` by a flush that was submitted at `context.flush_at`.
     pub(super) fn flushed_moved(&mut self, context: &AckContext) {
         while self.unflushed.front().is_some_and(|w| w.end <= context.progress.leader_flushed) {
             let Some(mut waiter) = self.unflushed.pop_front() else { return };
@@ -118,23 +129,27 @@ fn acknowledge(waiter: &mut Waiter, context: &AckContext) {
 }
 
 fn appended(waiter: &Waiter, context: &AckContext) -> Appended {
-    let is_written = waiter.end <= context.progress.leader_written;
-    let is_flushed = waiter.end <= context.progress.leader_flushed;
-    let written_at =
-        if waiter.written_at == Monotonic(0) { context.now } else { waiter.written_at };
     Appended {
         base_offset: waiter.base,
         records: waiter.records,
         epoch: context.epoch,
         marks: context.marks,
-        stages: Stages {
-            queued: waiter.assigned_at.since(waiter.cell.asked_at),
-            write: if is_written {
-                written_at.since(waiter.assigned_at)
-            } else {
-                Default::default()
-            },
-            flush: if is_flushed { context.now.since(written_at) } else { Default::default() },
-        },
+        stages: stages(waiter, context),
     }
+}
+
+fn stages(waiter: &Waiter, context: &AckContext) -> Stages {
+    let mut stages =
+        Stages { queued: waiter.assigned_at.since(waiter.cell.asked_at), ..Default::default() };
+    if waiter.end <= context.progress.leader_written {
+        stages.submitted = waiter.submitted_at.since(waiter.assigned_at);
+        stages.written = waiter.written_at.since(waiter.submitted_at);
+    }
+    if waiter.end <= context.progress.leader_flushed {
+        // The flush a late wish waits for may be on its way already.
+        let flush_at = context.flush_at.max(waiter.written_at);
+        stages.flush_waited = flush_at.since(waiter.written_at);
+        stages.flushed = context.now.since(flush_at);
+    }
+    stages
 }

@@ -42,6 +42,8 @@ impl Tail {
 #[derive(Debug)]
 pub(super) struct WriteInFlight {
     token: Token,
+    /// When the kernel got it.
+    submitted_at: Option<Monotonic>,
     /// Where the log's written prefix ends once this and all before it are done.
     end: Place,
     /// Durable by itself when it completes.
@@ -101,12 +103,13 @@ impl LogCore {
                 ack: Ack::LEADER_FLUSHED,
                 cell: wish.cell,
                 assigned_at: turn.now,
-                written_at: Monotonic(0),
+                submitted_at: turn.now,
+                written_at: turn.now,
                 acked: false,
             };
             let context = self.ack_context(turn.now);
             self.waiters.push(waiter, &context);
-            self.waiters.written_moved(&context);
+            self.waiters.written_moved(self.written.mark.offset, turn.now, &context);
             self.waiters.flushed_moved(&context);
         }
     }
@@ -210,7 +213,8 @@ impl LogCore {
             ack: pending.ack,
             cell: pending.cell,
             assigned_at: turn.now,
-            written_at: Monotonic(0),
+            submitted_at: turn.now,
+            written_at: turn.now,
             acked: false,
         };
         let context = self.ack_context(turn.now);
@@ -249,7 +253,7 @@ impl LogCore {
         let end = Place { mark, bytes: before.bytes + plan.bytes };
         let operation = Operation::Write { file, position: position.0, buffer, length, dsync };
         let token = self.submit(Flight::Write, operation, turn);
-        self.writes.push_back(WriteInFlight { token, end, dsync, done: false });
+        self.writes.push_back(WriteInFlight { token, submitted_at: None, end, dsync, done: false });
         assert!(self.writes.len() <= WRITES_IN_FLIGHT, "writes in flight are bounded");
     }
 
@@ -278,24 +282,27 @@ impl LogCore {
             return;
         }
         let before = self.written;
-        while let Some(front) = self.writes.front().filter(|write| write.done) {
+        let done = self.writes.iter().take_while(|write| write.done).count();
+        for front in self.writes.iter().take(done) {
             assert!(front.end.mark.offset > self.written.mark.offset, "writes bring records");
             self.written = front.end;
             if front.dsync {
                 assert_eq!(self.flushed, before, "D2b: a durable write stands alone");
                 self.flushed = front.end;
             }
-            self.writes.pop_front();
         }
-        if self.written == before {
+        if done == 0 {
             return;
         }
         // Who is told of an append finds it: the marks are public before the ack is.
         self.publish();
         let context = self.ack_context(turn.now);
-        self.waiters.written_moved(&context);
+        for write in self.writes.drain(..done) {
+            let submitted_at = write.submitted_at.unwrap_or(turn.now);
+            self.waiters.written_moved(write.end.mark.offset, submitted_at, &context);
+        }
         if self.flushed == self.written {
-            self.flushed_moved(turn.now);
+            self.flushed_moved(turn.now, turn.now);
         } else if self.dirty_since.is_none() {
             self.dirty_since = Some(turn.now);
         }
@@ -312,7 +319,21 @@ impl LogCore {
     }
 
     pub(super) fn ack_context(&self, now: Monotonic) -> AckContext {
-        AckContext { now, epoch: self.epoch, marks: self.marks(), progress: self.progress() }
+        let (epoch, marks, progress) = (self.epoch, self.marks(), self.progress());
+        AckContext { now, flush_at: now, epoch, marks, progress }
+    }
+
+    /// Notes that all that was submitted so far has just gone to the kernel.
+    pub(crate) fn handed_over(&mut self, now: Monotonic) {
+        if !std::mem::take(&mut self.handing_over) {
+            return;
+        }
+        for write in self.writes.iter_mut().rev().take_while(|w| w.submitted_at.is_none()) {
+            write.submitted_at = Some(now);
+        }
+        if let Some(flush) = &mut self.flush {
+            flush.submitted_at.get_or_insert(now);
+        }
     }
 
     fn note_in_index(&self, base: Offset, position: Position, max_timestamp_ms: i64) {

@@ -3,3 +3,4 @@
 mod basics;
 mod local;
 mod outside;
+mod stages;
