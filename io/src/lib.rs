@@ -18,6 +18,7 @@ pub mod clock;
 pub mod error;
 mod execute;
 mod files;
+pub mod floor;
 mod lock;
 pub mod operation;
 mod pool;
@@ -29,6 +30,7 @@ pub mod system;
 pub mod thread;
 pub mod threads;
 pub mod uring;
+pub mod usage;
 pub mod waker;
 
 use std::time::Duration;

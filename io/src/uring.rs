@@ -34,6 +34,7 @@ use flights::{Flights, Landing};
 use signal::Signal;
 
 pub use setup::remedy;
+pub(crate) use setup::ring;
 
 /// The `user_data` of the wake-up's read; no operation has it, for places are below it.
 const WAKE_UP: u64 = u64::MAX;
@@ -80,7 +81,7 @@ impl UringIo {
 
     /// As [`new`](UringIo::new), sharing directory locks with the owner's others.
     pub(crate) fn of(owner: Owner) -> Result<Self, IoError> {
-        Self::on(setup::ring()?, owner)
+        Self::on(ring()?, owner)
     }
 
     fn on(ring: IoUring, owner: Owner) -> Result<Self, IoError> {

@@ -39,7 +39,7 @@ fn unsupported() -> IoError {
 }
 
 /// Returns the best ring this kernel gives.
-pub(super) fn ring() -> Result<IoUring, IoError> {
+pub(crate) fn ring() -> Result<IoUring, IoError> {
     let [best, second, last] = ladder();
     let refused = |result: &Result<IoUring, IoError>| {
         result.as_ref().is_err_and(|error| error.errno == Some(libc::EINVAL))
