@@ -6,7 +6,7 @@
 //!
 //! * [`batch`] - the fixed header of a record batch; [`record`] - the records inside;
 //!   [`builder`] - how a producer makes one; [`filler`] - what pads a group to the block.
-//! * [`segment`] - the header block of a segment file.
+//! * [`segment`] - the header block of a segment file; [`spare`] - of one that waits for its use.
 //! * [`meta`] - the two slots of `log.meta`.
 //! * [`scan`] - one step along a segment, and resynchronising behind damage.
 //! * [`recovery`] - the decision tables: what a crash can leave and what is done about it.
@@ -22,6 +22,7 @@ pub mod record;
 pub mod recovery;
 pub mod scan;
 pub mod segment;
+pub mod spare;
 pub mod types;
 
 pub use batch::{BatchHeader, HEADER_BYTES};
