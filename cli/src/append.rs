@@ -140,6 +140,7 @@ fn open_log(engine: &Engine, arguments: &Arguments) -> Result<Log, Failure> {
         segment_bytes: arguments.segment_bytes,
         never_rewrite_flushed: arguments.never_rewrite_flushed.then_some(true),
         flush: arguments.flush.unwrap_or_default(),
+        ..LogOptions::default()
     };
     let log = engine.log(&arguments.place.log, options)?;
     log.failure().map_or(Ok(log), |error| Err(error.into()))

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mailbox::{Mailbox, Message, Refused};
 use crate::marks::{Isolation, Marks};
 use crate::opening::OpenedLog;
-use crate::options::{FlushPolicy, LogOptions, MAX_LOGS, Options};
+use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
 use crate::reader::Reader;
 use crate::receipt::{Promise, Receipt, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
@@ -55,7 +55,7 @@ struct LogEntry {
     directory: PathBuf,
     segment_bytes: u64,
     never_rewrite_flushed: bool,
-    policy: FlushPolicy,
+    settings: LogSettings,
     report: LogReport,
 }
 
@@ -99,7 +99,7 @@ impl Engine {
             backend,
         };
         for log in opened {
-            inner.attach_new(log, FlushPolicy::default())?;
+            inner.attach_new(log, LogSettings::default())?;
         }
         Ok(Engine { inner: Arc::new(inner) })
     }
@@ -123,7 +123,7 @@ impl Engine {
     }
 
     /// Returns a handle to the log `name`, making the log if it is not there. Asking again gives
-    /// another handle to the same log; the flush policy of the first time stays.
+    /// another handle to the same log, with the settings that are asked for now.
     ///
     /// *Durability*: a new log's name and `log.meta` are on stable media when this returns.
     ///
@@ -138,7 +138,7 @@ impl Engine {
         let known = lock(&self.inner.logs).get(name).cloned();
         if let Some(entry) = known {
             entry.check_options(name, &options)?;
-            self.inner.set_policy(name, &entry, options.flush);
+            self.inner.set_settings(name, &entry, LogSettings::from(&options));
             return Ok(Log { inner: Arc::clone(&self.inner), name: name.to_owned(), entry });
         }
         if lock(&self.inner.logs).len() >= MAX_LOGS {
@@ -146,7 +146,7 @@ impl Engine {
                 .detail(format!("an engine holds at most {MAX_LOGS} logs")));
         }
         let opened = control.open(name, &options, None)?;
-        let entry = self.inner.attach_new(opened, options.flush)?;
+        let entry = self.inner.attach_new(opened, LogSettings::from(&options))?;
         Ok(Log { inner: Arc::clone(&self.inner), name: name.to_owned(), entry })
     }
 
@@ -183,7 +183,7 @@ impl Engine {
 }
 
 impl Inner {
-    fn attach_new(&self, opened: OpenedLog, policy: FlushPolicy) -> Result<LogEntry> {
+    fn attach_new(&self, opened: OpenedLog, settings: LogSettings) -> Result<LogEntry> {
         let mut logs = lock(&self.logs);
         let index = LogIndex::try_from(logs.len()).unwrap_or(LogIndex::MAX);
         let entry = LogEntry {
@@ -193,28 +193,28 @@ impl Inner {
             directory: opened.directory.clone(),
             segment_bytes: opened.meta.segment_bytes,
             never_rewrite_flushed: opened.meta.never_rewrite_flushed,
-            policy,
+            settings,
             report: opened.report.clone(),
         };
         let name = opened.report.name.clone();
-        self.attach(index, opened, policy)?;
+        self.attach(index, opened, settings)?;
         logs.insert(name, entry.clone());
         Ok(entry)
     }
 
-    fn attach(&self, log: LogIndex, opened: OpenedLog, policy: FlushPolicy) -> Result<()> {
-        let command = Command::Attach { log, opened: Box::new(opened), policy };
+    fn attach(&self, log: LogIndex, opened: OpenedLog, settings: LogSettings) -> Result<()> {
+        let command = Command::Attach { log, opened: Box::new(opened), settings };
         let sent = self.mailbox.push_control(Message::Command(command));
         if sent { Ok(()) } else { Err(stopped("open log")) }
     }
 
-    /// The policy of a log that recovery opened is the one its first user asks for.
-    fn set_policy(&self, name: &str, entry: &LogEntry, policy: FlushPolicy) {
-        if policy != entry.policy
+    /// The settings of a log are those its latest user asks for.
+    fn set_settings(&self, name: &str, entry: &LogEntry, settings: LogSettings) {
+        if settings != entry.settings
             && let Some(known) = lock(&self.logs).get_mut(name)
         {
-            known.policy = policy;
-            let command = Command::SetPolicy { log: entry.index, policy };
+            known.settings = settings;
+            let command = Command::SetSettings { log: entry.index, settings };
             self.mailbox.push_control(Message::Command(command));
         }
     }
@@ -495,6 +495,27 @@ impl Log {
         })
     }
 
+    /// Removes everything below `to`: raises the log's start. Segments that lie wholly below go,
+    /// and are used again; the start itself can be any offset. Readers below it get
+    /// [`ErrorKind::Trimmed`]. A `to` below the start changes nothing.
+    ///
+    /// *Durability*: what is removed is flushed first - a trim never moves the start above the
+    /// flushed mark - and the new start is on stable media when this returns.
+    /// *Blocking*: until that is so; appends go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] above the log's end; the log's failure; [`ErrorKind::Closed`].
+    pub fn trim(&self, to: Offset) -> Result<Marks> {
+        let cell = ReceiptCell::new(monotonic_now());
+        let receipt = Receipt { cell: Arc::clone(&cell) };
+        let cell = Promise::new(&cell);
+        let command = Command::Trim { log: self.entry.index, to, cell };
+        if !self.inner.mailbox.push_control(Message::Command(command)) {
+            return Err(stopped("trim a log"));
+        }
+        receipt.wait().map(|trimmed| trimmed.marks)
+    }
+
     /// Opens a poisoned log again, as after a crash of the process: recovers, and writes anew what
     /// a failed flush may have lost.
     ///
@@ -534,9 +555,9 @@ impl Log {
             }
         };
         let opened = opened.into_shared(&self.entry.shared);
-        let policy = lock(&self.inner.logs).get(&self.name).map_or(self.entry.policy, |e| e.policy);
+        let known = lock(&self.inner.logs).get(&self.name).map(|entry| entry.settings);
         let marks = opened.shared.marks();
-        self.inner.attach(self.entry.index, opened, policy)?;
+        self.inner.attach(self.entry.index, opened, known.unwrap_or(self.entry.settings))?;
         error.map_or(Ok(marks), Err)
     }
 }

@@ -41,6 +41,7 @@ mod maintenance;
 mod marks;
 mod opening;
 mod options;
+mod pool;
 mod reader;
 mod receipt;
 mod recover;
@@ -56,7 +57,7 @@ pub use local::{LocalEngine, LocalLog, Ticket};
 pub use marks::{Isolation, Marks};
 pub use options::{
     BackendChoice, DEFAULT_SEGMENT_BYTES, FlushPolicy, LogOptions, MAX_LOGS, MAX_NAME_BYTES,
-    Options,
+    Options, Preparation,
 };
 pub use reader::{ReadBatch, Reader};
 pub use receipt::{Appended, Receipt, Stages};

@@ -15,7 +15,7 @@ use crate::core::{DetachReason, DetachedLog, queued_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::{Isolation, Marks};
 use crate::opening::{OpenedLog, check_options};
-use crate::options::{FlushPolicy, LogOptions, MAX_LOGS, Options};
+use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
 use crate::reader::Reader;
 use crate::receipt::{Appended, Promise, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
@@ -65,7 +65,7 @@ struct Entry {
     shared: Arc<LogShared>,
     /// As it was first opened: for what never changes.
     meta: LogMeta,
-    policy: FlushPolicy,
+    settings: LogSettings,
     report: LogReport,
 }
 
@@ -91,22 +91,22 @@ impl<P: Platform> LocalEngine<P> {
             queue_bytes_max: options.queue_bytes,
         };
         for log in opened {
-            engine.attach_new(log, FlushPolicy::default());
+            engine.attach_new(log, LogSettings::default());
         }
         Ok(engine)
     }
 
-    fn attach_new(&mut self, opened: OpenedLog, policy: FlushPolicy) -> LocalLog {
+    fn attach_new(&mut self, opened: OpenedLog, settings: LogSettings) -> LocalLog {
         let log = LocalLog(LogIndex::try_from(self.logs.len()).unwrap_or(LogIndex::MAX));
         let entry = Entry {
             log,
             shared: Arc::clone(&opened.shared),
             meta: opened.meta.clone(),
-            policy,
+            settings,
             report: opened.report.clone(),
         };
         self.logs.insert(opened.report.name.clone(), entry);
-        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), policy }, Wait::No);
+        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), settings }, Wait::No);
         log
     }
 
@@ -136,10 +136,10 @@ impl<P: Platform> LocalEngine<P> {
         options.validate()?;
         if let Some(entry) = self.logs.get_mut(name) {
             check_options(&entry.meta, options, name)?;
-            let (log, policy) = (entry.log, options.flush);
-            if entry.policy != policy {
-                entry.policy = policy;
-                self.turn(Command::SetPolicy { log: log.0, policy }, Wait::No);
+            let (log, settings) = (entry.log, LogSettings::from(options));
+            if entry.settings != settings {
+                entry.settings = settings;
+                self.turn(Command::SetSettings { log: log.0, settings }, Wait::No);
             }
             return Ok(log);
         }
@@ -148,7 +148,7 @@ impl<P: Platform> LocalEngine<P> {
                 .detail(format!("an engine holds at most {MAX_LOGS} logs")));
         }
         let opened = self.control.open(name, options, None)?;
-        Ok(self.attach_new(opened, options.flush))
+        Ok(self.attach_new(opened, LogSettings::from(options)))
     }
 
     fn entry(&self, log: LocalLog) -> (&str, &Entry) {
@@ -203,6 +203,16 @@ impl<P: Platform> LocalEngine<P> {
         let ticket = Ticket { cell: Arc::clone(&cell) };
         let cell = Promise::new(&cell);
         self.turn(Command::Flush { log: log.0, cell }, Wait::No);
+        ticket
+    }
+
+    /// Asks to remove everything below `to`, as [`Log::trim`](crate::Log::trim) does; the ticket's
+    /// ack tells when the new start is durable.
+    pub fn trim(&mut self, log: LocalLog, to: Offset) -> Ticket {
+        let cell = ReceiptCell::new(self.runner.io.now());
+        let ticket = Ticket { cell: Arc::clone(&cell) };
+        let cell = Promise::new(&cell);
+        self.turn(Command::Trim { log: log.0, to, cell }, Wait::No);
         ticket
     }
 
@@ -323,9 +333,9 @@ impl<P: Platform> LocalEngine<P> {
             },
         };
         let (_, entry) = self.entry(log);
-        let (opened, policy) = (opened.into_shared(&entry.shared), entry.policy);
+        let (opened, settings) = (opened.into_shared(&entry.shared), entry.settings);
         let marks = opened.shared.marks();
-        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), policy }, Wait::No);
+        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), settings }, Wait::No);
         error.map_or(Ok(marks), Err)
     }
 

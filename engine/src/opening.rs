@@ -22,9 +22,11 @@ use highwater_segment::{
 };
 
 use crate::convert::{to_u64, to_usize};
+use crate::core::Sealed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Marks;
-use crate::options::{DEFAULT_SEGMENT_BYTES, LogOptions};
+use crate::options::{DEFAULT_SEGMENT_BYTES, LogOptions, Preparation};
+use crate::pool::{pool_directory, prepare_segment};
 use crate::recover::{Recovery, recover};
 use crate::report::LogReport;
 use crate::shared::{LogShared, Published, SegmentInfo};
@@ -50,6 +52,11 @@ pub(crate) struct ActiveSegment {
 #[derive(Debug)]
 pub(crate) struct OpenedLog {
     pub(crate) directory: PathBuf,
+    /// The pool, and this log's spares in it.
+    pub(crate) pool: PathBuf,
+    pub(crate) spares: Vec<PathBuf>,
+    /// The segments below the active one, oldest first.
+    pub(crate) sealed: Vec<Sealed>,
     pub(crate) shared: Arc<LogShared>,
     pub(crate) meta: LogMeta,
     pub(crate) end: Mark,
@@ -193,6 +200,13 @@ pub(crate) fn check_options(meta: &LogMeta, options: &LogOptions, name: &str) ->
     Ok(())
 }
 
+/// Returns which of the rising `bases` lie wholly below `log_start`: trimmed, or left over from a
+/// trim that a crash cut short.
+pub(crate) fn below_start(bases: &[Offset], log_start: Offset) -> &[Offset] {
+    let started = bases.partition_point(|base| *base <= log_start);
+    bases.get(..started.saturating_sub(1)).unwrap_or_default()
+}
+
 /// Returns the base offsets of the segments among `entries`, rising.
 pub(crate) fn segment_bases(entries: &[Entry]) -> Vec<Offset> {
     let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
@@ -295,7 +309,11 @@ fn create_log<I: Io>(
     io.sync_directory(&directory)?;
     io.sync_directory(place.root)?;
     let (salt, end) = create_segment(io, &directory, meta.log_id, Offset(0))?;
-    let reserved_to = FIRST_RESERVE_BYTES;
+    let mut reserved_to = FIRST_RESERVE_BYTES;
+    if options.prepare == Preparation::AtOpen {
+        let prepared = prepare_segment(io, &directory, Offset(0), meta.segment_bytes)?;
+        reserved_to = prepared.unwrap_or(reserved_to);
+    }
     let active = ActiveSegment { base: Offset(0), salt, reserved_to, is_full: false };
     let report = LogReport {
         name: place.name.to_owned(),
@@ -318,6 +336,9 @@ fn create_log<I: Io>(
     let shared = publish(place.name, &meta, end, segments, &report, None);
     Ok(OpenedLog {
         directory,
+        pool: pool_directory(place.root),
+        spares: Vec::new(),
+        sealed: Vec::new(),
         shared,
         meta,
         end,

@@ -108,6 +108,51 @@ pub struct LogOptions {
     pub never_rewrite_flushed: Option<bool>,
     /// When to flush what nobody waits for; not persisted.
     pub flush: FlushPolicy,
+    /// The oldest segments are removed while the others hold at least so many bytes (Kafka's
+    /// `retention.bytes`). Looked at when a segment begins. `None`: whatever the size. Not
+    /// persisted.
+    pub retention_bytes: Option<u64>,
+    /// The oldest segments are removed when their newest record is older than this (Kafka's
+    /// `retention.ms`), by the records' timestamps. `None`: whatever the age. Not persisted.
+    pub retention: Option<Duration>,
+    /// When segments are written ahead of their use; not persisted.
+    pub prepare: Preparation,
+}
+
+/// When the space of a segment is written before it is used. Writing over written blocks costs a
+/// disk about half of what growing a file does, and one flush instead of a flush and a journal
+/// commit. A segment that retention removes becomes the next one without being written again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preparation {
+    /// Never: segments grow as they are filled. Removed segments are still used again.
+    Never,
+    /// While a segment fills, the next one is prepared beside it, in step and only when the disk
+    /// has room for more. Small logs do not reach that.
+    #[default]
+    Ahead,
+    /// As `Ahead`, but a log that this call makes has its first segment prepared before the call
+    /// returns, and the next one is prepared without delay.
+    AtOpen,
+}
+
+/// What of a log's options is not persisted and can change while it is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogSettings {
+    pub(crate) flush: FlushPolicy,
+    pub(crate) retention_bytes: Option<u64>,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) prepare: Preparation,
+}
+
+impl From<&LogOptions> for LogSettings {
+    fn from(options: &LogOptions) -> Self {
+        LogSettings {
+            flush: options.flush,
+            retention_bytes: options.retention_bytes,
+            retention: options.retention,
+            prepare: options.prepare,
+        }
+    }
 }
 
 impl LogOptions {

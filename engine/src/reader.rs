@@ -179,11 +179,14 @@ impl<I: Io> Reader<I> {
                     self.walker = None;
                     self.io.close(file)?;
                     self.without_hints = Some(base);
+                    if self.is_overtaken() {
+                        continue;
+                    }
                     self.segment(base)?.index().truncate(0);
                     looked_again = false;
                 }
                 Err(WalkError::Stop(stop)) => {
-                    if self.shared.lock().generation != self.generation {
+                    if self.is_overtaken() {
                         self.drop_walker()?;
                         continue;
                     }
@@ -218,6 +221,15 @@ impl<I: Io> Reader<I> {
                 )));
             }
         }
+        if self.next < marks.log_start {
+            self.drop_walker()?;
+            let log_start = marks.log_start;
+            let kind = ErrorKind::Trimmed { log_start };
+            return Err(Error::new(kind, "read log", &self.shared.name).detail(format!(
+                "offset {} is below the log's start {log_start} by now",
+                self.next
+            )));
+        }
         if let Some(range) = quarantined {
             self.drop_walker()?;
             self.next = range.end;
@@ -235,6 +247,14 @@ impl<I: Io> Reader<I> {
             Isolation::Durable => marks.durable_watermark.min(marks.flushed),
         };
         Ok((self.next < limit).then_some(limit))
+    }
+
+    /// Returns whether what this reader stands on may be gone: the log was cut or trimmed since the
+    /// last look at it. The file of a trimmed segment can already hold newer batches; none of them
+    /// has the salt this reader asks for.
+    fn is_overtaken(&self) -> bool {
+        let published = self.shared.lock();
+        published.generation != self.generation || self.next < published.marks.log_start
     }
 
     fn segment(&self, base: Offset) -> Result<SegmentInfo> {
@@ -263,7 +283,7 @@ impl<I: Io> Reader<I> {
     fn find_place(&mut self) -> Result<Option<Walk>> {
         let (info, rule, sealed) = {
             let published = self.shared.lock();
-            if published.generation != self.generation {
+            if published.generation != self.generation || self.next < published.marks.log_start {
                 return Ok(None);
             }
             let at = published.segments.iter().rposition(|info| info.base <= self.next);
@@ -276,7 +296,7 @@ impl<I: Io> Reader<I> {
         let path = self.directory.join(segment_file_name(info.base));
         let file = match self.io.open(&path, Access::Read, true) {
             Ok((file, _)) => file,
-            Err(_) if self.shared.lock().generation != self.generation => return Ok(None),
+            Err(_) if self.is_overtaken() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let salt = match info.salt {
@@ -286,6 +306,9 @@ impl<I: Io> Reader<I> {
                 other => {
                     self.io.close(file)?;
                     other?;
+                    if self.is_overtaken() {
+                        return Ok(None);
+                    }
                     let range =
                         info.base..self.successor_of(info.base).unwrap_or(info.base.plus(1));
                     return Err(Error::new(

@@ -18,11 +18,13 @@ use highwater_segment::segment::{
 use highwater_segment::{BLOCK_BYTES, Epoch, FIRST_BATCH, Generation, Offset, Position, Salt};
 
 use crate::convert::{to_u64, to_usize};
+use crate::core::Sealed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::opening::{
-    ActiveSegment, OpenedLog, POOL_DIRECTORY, Place, create_segment, flush_to_media, publish,
-    read_tail, write_meta_twice,
+    ActiveSegment, OpenedLog, POOL_DIRECTORY, Place, below_start, create_segment, flush_to_media,
+    publish, read_tail, write_meta_twice,
 };
+use crate::pool::{pool_directory, take_stock};
 use crate::report::LogReport;
 use crate::shared::{SegmentInfo, generation_rule};
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
@@ -365,6 +367,9 @@ fn read_only(recovery: &Recovery<'_>, end: &End, findings: Findings) -> OpenedLo
     shared.lock().generation_mark = meta.flushed;
     OpenedLog {
         directory: recovery.directory.to_owned(),
+        pool: pool_directory(recovery.place.root),
+        spares: Vec::new(),
+        sealed: Vec::new(),
         shared,
         meta,
         end: Mark { position: end.mark.position.block_start(), ..end.mark },
@@ -435,10 +440,13 @@ fn carry_out<I: Io>(
     // of the new generation.
     let above = segments.iter().skip(kept.len()).map(|segment| segment.base);
     report.removed_segments = above.collect();
-    for base in &report.removed_segments {
+    // What a trim left behind goes too: the new start is in both slots.
+    let trimmed = below_start(&recovery.bases, meta.log_start).to_vec();
+    for base in report.removed_segments.iter().chain(&trimmed) {
         io.remove(&recovery.directory.join(segment_file_name(*base)))?;
     }
-    for base in report.removed_segments.iter().copied().chain(active.map(|active| active.base)) {
+    let gone = report.removed_segments.iter().chain(&trimmed).copied();
+    for base in gone.chain(active.map(|active| active.base)) {
         remove_index(io, recovery.directory, base)?;
     }
     io.sync_directory(recovery.directory)?;
@@ -447,7 +455,7 @@ fn carry_out<I: Io>(
     report.end_position = placed.end.position;
     report.epoch = meta.epoch;
     report.generation = meta.generation;
-    let removed = |base: &Offset| report.removed_segments.contains(base);
+    let removed = |base: &Offset| report.removed_segments.contains(base) || trimmed.contains(base);
     let salts = segments.iter().map(|segment| (segment.base, segment.salt));
     let salts: std::collections::BTreeMap<_, _> = salts.collect();
     let mut infos: Vec<_> = recovery
@@ -459,10 +467,21 @@ fn carry_out<I: Io>(
     if infos.last().is_none_or(|last| last.base != placed.active.base) {
         infos.push(SegmentInfo::new(placed.active.base, Some(placed.active.salt)));
     }
+    let sealed = infos.iter().filter(|info| info.base < placed.active.base);
+    let sealed = sealed.map(|info| Sealed {
+        base: info.base,
+        bytes: meta.segment_bytes,
+        max_timestamp_ms: None,
+    });
+    let sealed = sealed.collect();
     let shared = publish(recovery.place.name, &meta, placed.end, infos, &report, None);
     shared.lock().generation_mark = meta.flushed;
+    let spares = take_stock(io, recovery.place.root, &meta)?;
     Ok(OpenedLog {
         directory: recovery.directory.to_owned(),
+        pool: pool_directory(recovery.place.root),
+        spares,
+        sealed,
         shared,
         meta,
         end: placed.end,

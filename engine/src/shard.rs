@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use highwater_io::random::SeededRandom;
 use highwater_io::{Completion, Io, IoError, IoErrorKind, Monotonic, Operation, Token, Wait};
-use highwater_segment::RecordBatch;
+use highwater_segment::{Offset, RecordBatch};
 
 use crate::ack::Ack;
 use crate::core::{DetachReason, DetachedLog, LogCore, Pending, Turn};
 use crate::error::{Error, Result};
 use crate::opening::OpenedLog;
-use crate::options::{FlushPolicy, LOCK_WAIT, MAX_LOGS};
+use crate::options::{LOCK_WAIT, LogSettings, MAX_LOGS};
 use crate::receipt::Promise;
 
 /// How long between two attempts for a lock.
@@ -41,12 +41,18 @@ pub(crate) enum Command {
     Attach {
         log: LogIndex,
         opened: Box<OpenedLog>,
-        policy: FlushPolicy,
+        settings: LogSettings,
     },
-    /// Change when a log is flushed for its own sake.
-    SetPolicy {
+    /// Change what is not persisted of a log's options.
+    SetSettings {
         log: LogIndex,
-        policy: FlushPolicy,
+        settings: LogSettings,
+    },
+    /// Raise the log's start; the cell's ack tells when that is durable.
+    Trim {
+        log: LogIndex,
+        to: Offset,
+        cell: Promise,
     },
     /// Give a log away, flushed and closed; [`Shard::take_detached`] has it then.
     Detach {
@@ -153,18 +159,22 @@ impl Shard {
             Command::Flush { log, cell } => {
                 self.enqueue(log, Pending { batch: None, ack: Ack::LEADER_FLUSHED, cell }, turn);
             }
-            Command::Attach { log, opened, policy } => {
+            Command::Attach { log, opened, settings } => {
                 let waiting = self.waiting.remove(&log).unwrap_or_default();
                 self.detached.remove(&log);
-                let core = LogCore::attach(log, *opened, policy, waiting);
+                let core = LogCore::attach(log, *opened, settings, waiting);
                 let previous = self.logs.insert(log, core);
                 assert!(previous.is_none() && self.logs.len() <= MAX_LOGS, "one log, one place");
             }
-            Command::SetPolicy { log, policy } => {
+            Command::SetSettings { log, settings } => {
                 if let Some(log) = self.logs.get_mut(&log) {
-                    log.set_policy(policy);
+                    log.set_settings(settings);
                 }
             }
+            Command::Trim { log, to, cell } => match self.logs.get_mut(&log) {
+                Some(log) => log.enqueue_trim(to, cell, turn),
+                None => cell.ack(Err(closed("log"))),
+            },
             Command::Detach { log, reason } => {
                 if let Some(log) = self.logs.get_mut(&log) {
                     log.detach(reason);

@@ -98,6 +98,13 @@ impl SparseIndex {
         self.entries.truncate(kept);
     }
 
+    /// Returns the largest timestamp of the batches noted, in milliseconds since 1970; after
+    /// decoding, of those up to the last entry.
+    #[must_use]
+    pub fn max_timestamp_ms(&self) -> Option<i64> {
+        (self.max_timestamp_ms != i64::MIN).then_some(self.max_timestamp_ms)
+    }
+
     /// Returns the entries.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {

@@ -73,7 +73,8 @@ pub fn spare_file_name(log_id: LogId, number: u64) -> String {
 pub fn parse_spare_file_name(name: &str) -> Option<LogId> {
     let (log, number) = name.strip_suffix(".spare")?.split_once('-')?;
     let hexadecimal = |digits: &str, count: usize| {
-        digits.len() == count && digits.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+        digits.len() == count
+            && digits.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
     };
     if !hexadecimal(log, NAME_DIGITS) || !hexadecimal(number, NUMBER_DIGITS) {
         return None;

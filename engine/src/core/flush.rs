@@ -45,7 +45,7 @@ impl LogCore {
                 continue;
             }
             // D10: `flushed` stays out of a file until its name is on stable media.
-            return file.named.then_some((file.file, file.base, end));
+            return file.is_named().then_some((file.file, file.base, end));
         }
         None
     }
@@ -54,12 +54,13 @@ impl LogCore {
         let sealed_is_written = self.files.front().and_then(|file| file.end).is_some_and(|end| {
             self.written.bytes >= end.bytes && self.flushed.mark.offset < end.mark.offset
         });
-        let policy = &self.policy;
+        let policy = &self.settings.flush;
         let records = self.written.mark.offset.0 - self.flushed.mark.offset.0;
         let bytes = self.written.bytes - self.flushed.bytes;
         self.waiters.someone_waits_for_flush()
             || self.waiters.is_full()
             || sealed_is_written
+            || self.trims.wants_flushed() > self.flushed.mark.offset
             || matches!(self.state, State::Detaching { .. })
             || policy.every_group
             || policy.records.is_some_and(|limit| records >= limit)
@@ -72,7 +73,7 @@ impl LogCore {
         if self.flush.is_some() {
             return None;
         }
-        let interval = self.policy.interval?;
+        let interval = self.settings.flush.interval?;
         self.dirty_since.map(|since| since.plus(interval))
     }
 
@@ -86,6 +87,10 @@ impl LogCore {
         }
         assert!(flush.covers.mark.offset > self.flushed.mark.offset, "flushes bring progress");
         assert_eq!(flush.covers.mark.segment, flush.base, "a flush covers one file");
+        // The header's write was reported before any of the batches' was submitted.
+        if let Some(file) = self.files.iter_mut().find(|file| file.base == flush.base) {
+            file.settled = true;
+        }
         self.flushed = flush.covers;
         self.flushed_moved(turn.now, flush.submitted_at.unwrap_or(turn.now));
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use highwater_io::{AlignedBuffer, FileId, IoError, Monotonic, Operation, Output};
-use highwater_segment::meta::{LogMeta, LogState, Mark, SLOT_BYTES, slot_of};
+use highwater_segment::meta::{LogMeta, LogState, Mark, SLOT_BYTES, SLOT_COUNT, slot_of};
 use highwater_segment::{Generation, Offset};
 
 use super::{Flight, LogCore, Turn};
@@ -32,11 +32,18 @@ pub(super) struct Keeper {
     last_flush: Monotonic,
     /// How many slots still have to say that the log is poisoned.
     poison_notes: usize,
+    /// Where the log shall start.
+    log_start_wanted: Offset,
+    /// Where each slot on stable media says that it starts: it counts once both do.
+    log_starts: [Offset; SLOT_COUNT],
 }
 
 impl Keeper {
     pub(super) fn new(meta: LogMeta) -> Self {
         Keeper {
+            log_start_wanted: meta.log_start,
+            // Opening has written both.
+            log_starts: [meta.log_start; SLOT_COUNT],
             file: None,
             needs_file: true,
             durable: meta,
@@ -81,6 +88,21 @@ impl Keeper {
         self.durable.generation
     }
 
+    /// Asks for the log's start to be raised in both slots. The caller has seen that everything
+    /// below is flushed.
+    pub(super) fn want_log_start(&mut self, to: Offset) {
+        self.log_start_wanted = self.log_start_wanted.max(to);
+    }
+
+    /// Returns the log's start that both slots hold on stable media.
+    pub(super) fn durable_log_start(&self) -> Offset {
+        self.log_starts.iter().copied().min().unwrap_or_default()
+    }
+
+    fn log_start_is_due(&self) -> bool {
+        self.durable_log_start() < self.log_start_wanted
+    }
+
     /// Returns the mark that is on stable media.
     pub(super) fn durable_mark(&self) -> Mark {
         self.durable.flushed
@@ -106,14 +128,18 @@ impl LogCore {
         if self.keeper.in_flight.is_some() {
             return;
         }
-        let mut next = self.keeper.durable.clone();
-        if self.keeper.poison_notes > 0 {
-            next.state = LogState::Poisoned;
-        } else if self.failure.is_some() || !self.checkpoint_is_due(turn.now) {
+        let notes_poison = self.keeper.poison_notes > 0;
+        let due = self.checkpoint_is_due(turn.now) || self.keeper.log_start_is_due();
+        if !notes_poison && (self.failure.is_some() || !due) {
             return;
+        }
+        let mut next = self.keeper.durable.clone();
+        if notes_poison {
+            next.state = LogState::Poisoned;
         }
         next.sequence += 1;
         next.flushed = self.flushed.mark;
+        next.log_start = self.keeper.log_start_wanted;
         next.high_watermark = self.written.mark.offset;
         next.durable_watermark = self.flushed.mark.offset;
         self.keeper.in_flight_bytes = self.flushed.bytes;
@@ -151,6 +177,7 @@ impl LogCore {
         match result {
             Ok(_) => {
                 assert!(written.sequence > self.keeper.durable.sequence, "the sequence rises");
+                self.keeper.log_starts[slot_of(written.sequence)] = written.log_start;
                 self.keeper.durable = written;
                 self.keeper.durable_bytes = self.keeper.in_flight_bytes;
                 self.keeper.poison_notes -= usize::from(noted);

@@ -10,6 +10,8 @@
 mod flush;
 mod keeper;
 mod roll;
+mod spare;
+mod trim;
 mod waiters;
 mod write;
 
@@ -30,13 +32,17 @@ use crate::ack::{Ack, Progress};
 use crate::error::{Error, ErrorKind};
 use crate::marks::Marks;
 use crate::opening::{ActiveSegment, OpenedLog};
-use crate::options::FlushPolicy;
+use crate::options::LogSettings;
 use crate::receipt::Promise;
 use crate::shared::{LogShared, SegmentInfo};
+
+pub(crate) use trim::Sealed;
 
 use flush::FlushInFlight;
 use keeper::Keeper;
 use roll::Roll;
+use spare::Spares;
+use trim::Trims;
 use waiters::Waiters;
 use write::{Tail, WriteInFlight};
 
@@ -112,15 +118,32 @@ enum Flight {
     OpenMeta,
     Write,
     Flush,
-    Allocate { to: u64 },
+    Allocate {
+        to: u64,
+    },
     RollCreate,
     RollAllocate,
     RollHeader,
     RollCleanup,
-    NameSync { base: Offset },
+    AdoptHeader,
+    AdoptRename,
+    /// A step of the spare in preparation.
+    Spare,
+    /// A step of a segment's way into the pool.
+    Recycle,
+    /// A file nobody needs goes; if it stays, the next opening finds it.
+    Leftover,
+    NameSync {
+        base: Offset,
+    },
     MetaSlot,
-    IndexOpen { buffer: AlignedBuffer, length: usize },
-    IndexWrite { file: FileId },
+    IndexOpen {
+        buffer: AlignedBuffer,
+        length: usize,
+    },
+    IndexWrite {
+        file: FileId,
+    },
     Close,
 }
 
@@ -132,10 +155,20 @@ struct SegmentFile {
     file: FileId,
     /// Where it ends, once sealed.
     end: Option<Place>,
-    /// The directory holds its name on stable media; before that `flushed` stays out (D10).
-    named: bool,
+    /// So many directories are still to be synced until its name, and no other, is on stable
+    /// media; before that `flushed` stays out (D10).
+    name_syncs: u8,
+    /// The header block is on stable media. Before that no write carries its own durability: the
+    /// flush that the first one gets instead covers the header too.
+    settled: bool,
     /// Space is reserved up to here.
     reserved_to: u64,
+}
+
+impl SegmentFile {
+    fn is_named(&self) -> bool {
+        self.name_syncs == 0
+    }
 }
 
 /// A point in the log: its mark, and how many bytes lie before it since this log was attached.
@@ -150,7 +183,7 @@ struct Place {
 pub(crate) struct LogCore {
     index: u16,
     directory: PathBuf,
-    policy: FlushPolicy,
+    settings: LogSettings,
     pub(crate) shared: Arc<LogShared>,
     state: State,
     /// Why no append is taken any more, if so.
@@ -175,6 +208,8 @@ pub(crate) struct LogCore {
     roll: Roll,
     keeper: Keeper,
     waiters: Waiters,
+    spares: Spares,
+    trims: Trims,
     flights: BTreeMap<Token, Flight>,
     next_sequence: u64,
     /// Something was submitted that has not gone to the kernel yet.
@@ -190,7 +225,7 @@ impl LogCore {
     pub(crate) fn attach(
         index: u16,
         opened: OpenedLog,
-        policy: FlushPolicy,
+        settings: LogSettings,
         pending: VecDeque<Pending>,
     ) -> Self {
         let place = Place { mark: opened.end, bytes: 0 };
@@ -198,7 +233,7 @@ impl LogCore {
         LogCore {
             index,
             directory: opened.directory,
-            policy,
+            settings,
             shared: opened.shared,
             state: State::Attaching,
             failure: opened.read_only,
@@ -218,6 +253,8 @@ impl LogCore {
             allocating: false,
             active_is_full: opened.active.is_some_and(|active| active.is_full),
             roll: Roll::Idle,
+            spares: Spares::new(opened.pool, opened.meta.log_id, opened.spares),
+            trims: Trims::new(opened.sealed),
             keeper: Keeper::new(opened.meta),
             waiters: Waiters::default(),
             flights: BTreeMap::new(),
@@ -266,8 +303,8 @@ impl LogCore {
         pending.cell.ack(Err(error));
     }
 
-    pub(crate) fn set_policy(&mut self, policy: FlushPolicy) {
-        self.policy = policy;
+    pub(crate) fn set_settings(&mut self, settings: LogSettings) {
+        self.settings = settings;
     }
 
     /// Begins to take the log from its shard: what is queued goes out, all is flushed, the files
@@ -302,6 +339,10 @@ impl LogCore {
             (Flight::RollAllocate, result) => self.roll_allocated(result, turn),
             (Flight::RollHeader, result) => self.roll_header_written(result, turn),
             (Flight::RollCleanup, result) => self.roll_cleaned(result, turn),
+            (Flight::AdoptHeader, result) => self.adopt_header_written(result, turn),
+            (Flight::AdoptRename, result) => self.adopted(result, turn),
+            (Flight::Spare, result) => self.spare_completed(result, buffer, turn),
+            (Flight::Recycle, result) => self.recycle_completed(result, turn),
             (Flight::NameSync { base }, result) => self.name_synced(base, result, turn),
             (Flight::MetaSlot, result) => self.meta_written(result, turn),
             (Flight::IndexOpen { buffer, length }, result) => {
@@ -309,7 +350,7 @@ impl LogCore {
             }
             // The index is derived data: an error costs time at the next start, nothing else.
             (Flight::IndexWrite { file }, _) => self.submit_close(file, turn),
-            (Flight::Close, _) => {}
+            (Flight::Close | Flight::Leftover, _) => {}
         }
     }
 
@@ -325,7 +366,9 @@ impl LogCore {
             self.drop_flushed_files(turn);
             self.pump_writes(turn);
             self.pump_roll(turn);
+            self.pump_trims(turn);
             self.pump_flush(turn);
+            self.pump_spares(turn);
         }
         self.pump_meta(turn);
         self.pump_detach(turn);
@@ -424,7 +467,8 @@ impl LogCore {
                 salt: active.salt,
                 file,
                 end: None,
-                named: true,
+                name_syncs: 0,
+                settled: true,
                 reserved_to: active.reserved_to,
             }),
             Ok(other) => panic!("open returned {other:?}"),
@@ -467,6 +511,7 @@ impl LogCore {
             .remedy("the log refuses writes; check the device, then reopen the log");
         self.failure = Some(failure.clone());
         self.publish();
+        self.trims.fail_all(&failure);
         self.waiters.fail_all(&failure.unknown());
         self.keeper.note_poison();
         self.refuse_all_pending(turn);
@@ -485,12 +530,16 @@ impl LogCore {
     fn pump_detach(&mut self, turn: &mut Turn<'_>) {
         match self.state {
             State::Detaching { reason, drain } => {
-                let drained = drain == 0 && self.writes.is_empty() && self.flush.is_none();
+                let drained = drain == 0
+                    && self.writes.is_empty()
+                    && self.flush.is_none()
+                    && self.trims.is_empty();
                 let flushed = self.flushed.mark.offset == self.next_offset;
                 let done = drained && flushed || self.failure.is_some();
                 if !done || self.is_busy() || self.keeper.poison_note_pending() {
                     return;
                 }
+                self.close_spares(turn);
                 for file in std::mem::take(&mut self.files) {
                     self.submit_close(file.file, turn);
                 }

@@ -11,6 +11,8 @@ use highwater_segment::meta::Mark;
 use highwater_segment::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_file_name};
 use highwater_segment::{FIRST_BATCH, Offset, Salt};
 
+use super::spare::Spare;
+use super::trim::Sealed;
 use super::write::{RESERVE_STEP_MIN, Tail};
 use super::{Flight, LogCore, Place, SegmentFile, Turn};
 use crate::shared::SegmentInfo;
@@ -35,6 +37,12 @@ pub(super) enum Roll {
         salt: Salt,
         file: FileId,
         named: bool,
+    },
+    /// A spare gets the new segment's header, and then its name.
+    Adopting {
+        base: Offset,
+        salt: Salt,
+        spare: Spare,
     },
     /// The disk is full: the blank file goes away again, for good. Appends wait for that: were its
     /// name to come back after the older segment grew beyond it, it would end that segment too
@@ -70,6 +78,10 @@ impl LogCore {
         let base = self.next_offset;
         assert!(base > active_base, "a segment without a batch is not sealed");
         let salt = Salt(turn.random.next_u64());
+        if let Some(spare) = self.spares.take() {
+            self.adopt(base, salt, spare, turn);
+            return;
+        }
         let path = self.directory.join(segment_file_name(base));
         let mode = OpenMode { access: Access::CreateNew, direct: true };
         self.roll = Roll::Creating { base, salt };
@@ -117,12 +129,84 @@ impl LogCore {
         }
     }
 
-    /// The header is durable before a batch is written behind it; the name is synced beside it.
-    fn write_header(&mut self, base: Offset, salt: Salt, file: FileId, turn: &mut Turn<'_>) {
-        let header =
-            SegmentHeader { log_id: self.keeper.snapshot().log_id, base_offset: base, salt };
+    /// Begins the next segment in a spare. Its header is written before it gets its name, so a
+    /// killed process never leaves the name with an old header; both are durable before `flushed`
+    /// crosses into it, and until then a power cut can leave any of them: S3, nothing proven.
+    fn adopt(&mut self, base: Offset, salt: Salt, spare: Spare, turn: &mut Turn<'_>) {
+        let (file, buffer) = (spare.file, self.header_block(base, salt));
+        self.roll = Roll::Adopting { base, salt, spare };
+        let length = SEGMENT_HEADER_BYTES;
+        let operation = Operation::Write { file, position: 0, buffer, length, dsync: false };
+        self.submit(Flight::AdoptHeader, operation, turn);
+    }
+
+    pub(super) fn adopt_header_written(
+        &mut self,
+        result: Result<Output, IoError>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Roll::Adopting { base, spare, .. } = &self.roll else {
+            panic!("a spare is adopted once")
+        };
+        if let Err(error) = result {
+            self.poison(error, turn);
+            self.give_up_adoption(turn);
+            return;
+        }
+        let to = self.directory.join(segment_file_name(*base));
+        let operation = Operation::Rename { from: spare.path.clone(), to };
+        self.submit(Flight::AdoptRename, operation, turn);
+    }
+
+    fn give_up_adoption(&mut self, turn: &mut Turn<'_>) {
+        if let Roll::Adopting { spare, .. } = std::mem::replace(&mut self.roll, Roll::Idle) {
+            self.submit_close(spare.file, turn);
+        }
+    }
+
+    pub(super) fn adopted(&mut self, result: Result<Output, IoError>, turn: &mut Turn<'_>) {
+        if let Err(error) = result {
+            let vanished = error.kind == IoErrorKind::NotFound;
+            self.give_up_adoption(turn);
+            if vanished {
+                // Somebody took it out of the pool: the segment is made anew.
+                self.roll = Roll::Wanted;
+            } else {
+                self.poison(error, turn);
+            }
+            return;
+        }
+        let Roll::Adopting { base, salt, spare } = std::mem::replace(&mut self.roll, Roll::Idle)
+        else {
+            panic!("a spare is adopted once")
+        };
+        if self.poisoned {
+            self.submit_close(spare.file, turn);
+            return;
+        }
+        let reserved_to = self.keeper.segment_bytes();
+        let file = spare.file;
+        // Until both are synced a power cut can bring it back under either name, or both.
+        for path in [self.directory.clone(), self.spares.pool().to_owned()] {
+            self.submit(Flight::NameSync { base }, Operation::SyncDirectory { path }, turn);
+        }
+        let name_syncs = 2;
+        let next =
+            SegmentFile { base, salt, file, end: None, name_syncs, settled: false, reserved_to };
+        self.begin_segment(next, turn);
+    }
+
+    fn header_block(&self, base: Offset, salt: Salt) -> AlignedBuffer {
+        let log_id = self.spares.log_id();
+        let header = SegmentHeader { log_id, base_offset: base, salt };
         let mut buffer = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES);
         buffer.copy_from_slice(&header.encode());
+        buffer
+    }
+
+    /// The header is durable before a batch is written behind it; the name is synced beside it.
+    fn write_header(&mut self, base: Offset, salt: Salt, file: FileId, turn: &mut Turn<'_>) {
+        let buffer = self.header_block(base, salt);
         self.roll = Roll::WritingHeader { base, salt, file, named: false };
         let length = SEGMENT_HEADER_BYTES;
         let operation = Operation::Write { file, position: 0, buffer, length, dsync: true };
@@ -167,7 +251,7 @@ impl LogCore {
             *named = true;
         }
         if let Some(file) = self.files.iter_mut().find(|file| file.base == base) {
-            file.named = true;
+            file.name_syncs = file.name_syncs.saturating_sub(1);
         }
     }
 
@@ -187,14 +271,23 @@ impl LogCore {
             self.submit_close(file, turn);
             return;
         }
-        assert_eq!(base, self.next_offset, "A1: no offset is assigned during a roll");
+        let (name_syncs, reserved_to) = (u8::from(!named), RESERVE_STEP_MIN);
+        let next =
+            SegmentFile { base, salt, file, end: None, name_syncs, settled: true, reserved_to };
+        self.begin_segment(next, turn);
+    }
+
+    /// Seals the active segment and goes on in the next.
+    fn begin_segment(&mut self, next: SegmentFile, turn: &mut Turn<'_>) {
+        assert_eq!(next.base, self.next_offset, "A1: no offset is assigned during a roll");
         self.seal_active(turn);
         self.active_is_full = false;
-        let reserved_to = RESERVE_STEP_MIN;
-        self.files.push_back(SegmentFile { base, salt, file, end: None, named, reserved_to });
+        self.publish_segment(SegmentInfo::new(next.base, Some(next.salt)));
+        self.files.push_back(next);
         assert!(self.files.len() <= 2, "at most two segments hold unflushed bytes");
         self.tail = Tail::new(FIRST_BATCH, Vec::new());
-        self.publish_segment(SegmentInfo::new(base, Some(salt)));
+        self.spares.try_again();
+        self.retain(turn.wall_clock_ms);
     }
 
     fn seal_active(&mut self, turn: &mut Turn<'_>) {
@@ -203,25 +296,30 @@ impl LogCore {
         let active = self.active_mut();
         let segment = active.base;
         active.end = Some(Place { mark: Mark { offset, segment, position }, bytes });
-        self.write_index(segment, turn);
+        let max_timestamp_ms = self.write_index(segment, turn);
+        self.note_sealed(Sealed { base: segment, bytes: position.0, max_timestamp_ms });
     }
 
-    /// Saves the sealed segment's index. Best effort, never waited for.
-    fn write_index(&mut self, base: Offset, turn: &mut Turn<'_>) {
+    /// Saves the sealed segment's index and returns its largest timestamp. Best effort, never
+    /// waited for.
+    fn write_index(&mut self, base: Offset, turn: &mut Turn<'_>) -> Option<i64> {
         let info = {
             let published = self.shared.lock();
             published.segments.iter().find(|info| info.base == base).cloned()
         };
-        let Some(info) = info else { return };
-        let bytes = info.index().encode();
+        let (bytes, max_timestamp_ms) = {
+            let info = info?;
+            let index = info.index();
+            (index.encode(), index.max_timestamp_ms())
+        };
         let mut buffer = AlignedBuffer::zeroed(bytes.len());
-        let Some(place) = buffer.get_mut(..bytes.len()) else { return };
-        place.copy_from_slice(&bytes);
+        buffer.get_mut(..bytes.len())?.copy_from_slice(&bytes);
         let length = buffer.len();
         let path = self.directory.join(index_file_name(base.0));
         let mode = OpenMode { access: Access::CreateNew, direct: true };
         let flight = Flight::IndexOpen { buffer, length };
         self.submit(flight, Operation::Open { path, mode }, turn);
+        max_timestamp_ms
     }
 
     pub(super) fn index_opened(

@@ -245,7 +245,8 @@ impl LogCore {
         let active = self.active();
         let (file, base) = (active.file, active.base);
         // Alone and directly behind what is flushed: this write can carry its own durability.
-        let alone = self.writes.is_empty() && self.flush.is_none() && active.named;
+        let covered = active.is_named() && active.settled;
+        let alone = self.writes.is_empty() && self.flush.is_none() && covered;
         let behind_flushed = self.written == self.flushed;
         let dsync = plan.waits_for_flush && alone && behind_flushed;
         let before = self.written_or_in_flight();

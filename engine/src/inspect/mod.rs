@@ -23,7 +23,7 @@ use highwater_segment::{Epoch, Offset, Salt};
 
 use crate::control::{RootKind, log_names, look_at_root};
 use crate::error::{Error, ErrorKind, Result};
-use crate::opening::segment_bases;
+use crate::opening::{below_start, segment_bases};
 use crate::options::validate_name;
 use crate::recover::read_header;
 
@@ -86,6 +86,8 @@ impl LogView {
         // Behind the slots: a roll adds names, so a later look sees at least what the mark needs.
         let bases = segment_bases(&io.list(&directory)?);
         let (case, meta) = decide_meta(&slots, !bases.is_empty());
+        let log_start = meta.as_ref().map_or(Offset(0), |meta| meta.log_start);
+        let bases = bases[below_start(&bases, log_start).len()..].to_vec();
         Ok(LogView { name: name.to_owned(), directory, slots, case, meta, bases, entries })
     }
 

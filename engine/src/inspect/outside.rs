@@ -9,7 +9,7 @@ use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::Chain;
 use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
 
-use super::tail::{Meaning, damage_error, find_tail, meaning_of};
+use super::tail::{Meaning, damage_error, find_tail, is_not_found, meaning_of};
 use super::{LogView, check_root};
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Isolation;
@@ -175,7 +175,20 @@ impl<I: Io> OutsideReader<I> {
         };
         let fits =
             |(_, position): &(u64, u64)| *position >= FIRST_BATCH.0 && position.is_multiple_of(8);
-        self.start(base, hint.filter(fits))
+        match self.start(base, hint.filter(fits)) {
+            // Trimmed or cut off between the two looks.
+            Err(error) if is_not_found(&error) && self.is_outdated(base)? => {
+                self.look_anew()?;
+                self.take_walk()
+            }
+            other => other,
+        }
+    }
+
+    /// Returns whether the log no longer has the segment that `base` begins.
+    fn is_outdated(&mut self, base: Offset) -> Result<bool> {
+        let now = LogView::load(&mut self.io, &self.root, &self.view.name)?;
+        Ok(!now.bases.contains(&base))
     }
 
     /// The log was truncated or reopened: go on only if nothing that was read is gone.
@@ -183,6 +196,13 @@ impl<I: Io> OutsideReader<I> {
         let before = self.view.meta()?.epoch;
         self.view = LogView::load(&mut self.io, &self.root, &self.view.name)?;
         let meta = self.view.meta()?;
+        let log_start = meta.log_start;
+        if self.next < log_start {
+            let kind = ErrorKind::Trimmed { log_start };
+            return Err(Error::new(kind, "read log", &self.view.name)
+                .detail(format!("offset {} is below the log's start by now", self.next))
+                .remedy("read again from the log's start"));
+        }
         // Every opening and every truncation begins an epoch at its cut.
         let newer = meta.epochs.iter().filter(|start| start.epoch > before);
         let cut = newer.map(|start| start.start).min().unwrap_or(Offset::MAX);

@@ -8,10 +8,10 @@ use highwater::{
 };
 
 /// A directory that goes away with its test.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let base =
             std::env::var_os("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let path = base.join(format!("highwater-{name}-{}", std::process::id()));
@@ -19,7 +19,7 @@ impl Scratch {
         Scratch(path)
     }
 
-    fn options(&self, backend: BackendChoice) -> Options {
+    pub(crate) fn options(&self, backend: BackendChoice) -> Options {
         Options { backend, ..Options::at(&self.0) }
     }
 }
@@ -30,7 +30,7 @@ impl Drop for Scratch {
     }
 }
 
-fn batch(first: u64, count: u64, bytes: usize) -> RecordBatch {
+pub(crate) fn batch(first: u64, count: u64, bytes: usize) -> RecordBatch {
     let mut builder = RecordBatch::builder();
     for number in first..first + count {
         let mut value = number.to_le_bytes().to_vec();
@@ -41,7 +41,7 @@ fn batch(first: u64, count: u64, bytes: usize) -> RecordBatch {
 }
 
 /// Reads the numbers back and checks that they are the offsets.
-fn read_all(log: &highwater::Log, from: u64, isolation: Isolation) -> u64 {
+pub(crate) fn read_all(log: &highwater::Log, from: u64, isolation: Isolation) -> u64 {
     let mut expected = from;
     for batch in log.read(Offset(from), isolation).expect("readable") {
         for record in batch.expect("undamaged").records() {
@@ -54,7 +54,7 @@ fn read_all(log: &highwater::Log, from: u64, isolation: Isolation) -> u64 {
     expected
 }
 
-fn on_each_backend(name: &str, check: impl Fn(&Scratch, BackendChoice)) {
+pub(crate) fn on_each_backend(name: &str, check: impl Fn(&Scratch, BackendChoice)) {
     for backend in [BackendChoice::Auto, BackendChoice::Threads] {
         check(&Scratch::new(&format!("{name}-{backend:?}")), backend);
     }
@@ -161,6 +161,7 @@ fn every_flush_policy_lets_appends_through_and_a_batch_fills_its_segment_exactly
                 segment_bytes: Some(64 << 10),
                 never_rewrite_flushed: Some(never_rewrite_flushed),
                 flush,
+                ..LogOptions::default()
             };
             let name = format!("log-{index}-{never_rewrite_flushed}");
             let log = engine.log(&name, options).expect("opens");

@@ -4,3 +4,4 @@ mod basics;
 mod local;
 mod outside;
 mod stages;
+mod trim;

@@ -240,6 +240,7 @@ impl Stage {
             segment_bytes: Some(model.segment_bytes),
             never_rewrite_flushed: Some(model.never_rewrite_flushed),
             flush: FlushPolicy::NONE,
+            ..LogOptions::default()
         };
         if model.exists == Exists::No {
             model.exists = Exists::Maybe;

@@ -84,6 +84,7 @@ impl Writer {
             segment_bytes: Some(64 << 10),
             never_rewrite_flushed: Some(never_rewrite_flushed),
             flush: FlushPolicy::NONE,
+            ..LogOptions::default()
         };
         let disk = SimDisk::new(seed, SimProfile::default());
         Writer { disk, options, values: Vec::new(), attempts: 0 }

@@ -1,0 +1,167 @@
+//! Trim, retention, and segments that are used again.
+
+use std::path::Path;
+
+use highwater::inspect::{OutsideReader, verify};
+use highwater::{
+    Ack, BackendChoice, Engine, ErrorKind, Isolation, Log, LogOptions, Offset, Preparation,
+};
+
+use crate::basics::{Scratch, batch, on_each_backend, read_all};
+
+const SEGMENT_BYTES: u64 = 256 << 10;
+
+fn options() -> LogOptions {
+    LogOptions { segment_bytes: Some(SEGMENT_BYTES), ..Default::default() }
+}
+
+/// Appends `count` batches of ten records of about 1 KiB; returns the log's end.
+fn fill(log: &Log, count: u64) -> u64 {
+    let mut next = log.marks().log_end.0;
+    for round in 0..count {
+        let ack = if round % 7 == 0 { Ack::LEADER_FLUSHED } else { Ack::LEADER };
+        log.append(batch(next, 10, 1000), ack).expect("appends").wait().expect("acked");
+        next += 10;
+    }
+    next
+}
+
+fn names(directory: &Path, end: &str) -> usize {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(end)).count()
+}
+
+fn verify_clean(scratch: &Scratch) {
+    for verdict in verify(&scratch.0, None).expect("verifies") {
+        assert!(verdict.damages.is_empty(), "{verdict:?}");
+    }
+}
+
+/// Waits, by turns of the shard, until the log's directory holds at most so many segments.
+fn settle(log: &Log, directory: &Path, most: usize) {
+    while names(directory, ".log") > most {
+        log.flush().expect("runs").wait().expect("flushed");
+    }
+}
+
+#[test]
+fn what_is_trimmed_is_gone_at_once_and_for_good_and_the_rest_stays() {
+    on_each_backend("trim", |scratch, backend| {
+        let engine = Engine::open(scratch.options(backend)).expect("opens");
+        let log = engine.log("orders", options()).expect("opens");
+        let end = fill(&log, 200);
+        let mut old_reader = log.read(Offset(0), Isolation::Written).expect("reads");
+        let to = Offset(end / 2 + 3);
+        let marks = log.trim(to).expect("trims");
+        assert_eq!(marks.log_start, to);
+        let first = old_reader.next().expect("an answer");
+        let kind = first.expect_err("it is gone").kind().clone();
+        assert_eq!(kind, ErrorKind::Trimmed { log_start: to });
+        assert!(log.read(Offset(to.0 - 1), Isolation::Written).is_err());
+        assert_eq!(read_all(&log, to.0, Isolation::Committed), end);
+        assert_eq!(log.trim(Offset(5)).expect("changes nothing").log_start, to);
+        let above = log.trim(Offset(end + 1)).expect_err("above the end");
+        assert_eq!(above.kind(), &ErrorKind::Config);
+        let end = fill(&log, 100);
+        settle(&log, &scratch.0.join("orders"), 9);
+        engine.close().expect("closes");
+        verify_clean(scratch);
+        let engine = Engine::open(scratch.options(backend)).expect("opens");
+        let log = engine.log("orders", options()).expect("opens");
+        assert_eq!(log.marks().log_start, to);
+        assert_eq!(read_all(&log, to.0, Isolation::Durable), end);
+    });
+}
+
+#[test]
+fn a_trim_waits_for_the_flush_of_what_it_removes() {
+    on_each_backend("trim-flush", |scratch, backend| {
+        let engine = Engine::open(scratch.options(backend)).expect("opens");
+        let log = engine.log("orders", options()).expect("opens");
+        let end = fill(&log, 3);
+        let marks = log.trim(Offset(end)).expect("trims all");
+        assert!(marks.flushed >= Offset(end) && marks.log_start == Offset(end));
+        assert_eq!(fill(&log, 1), end + 10);
+        assert_eq!(read_all(&log, end, Isolation::Written), end + 10);
+    });
+}
+
+#[test]
+fn retention_keeps_the_disk_bounded_and_its_segments_are_used_again() {
+    on_each_backend("retention", |scratch, backend| {
+        let engine = Engine::open(scratch.options(backend)).expect("opens");
+        let kept = 3 * SEGMENT_BYTES;
+        let options = LogOptions { retention_bytes: Some(kept), ..options() };
+        let log = engine.log("orders", options.clone()).expect("opens");
+        let directory = scratch.0.join("orders");
+        for _ in 0..10 {
+            fill(&log, 100);
+            settle(&log, &directory, 7);
+            assert!(names(&scratch.0.join(".pool"), ".spare") <= 2);
+        }
+        let marks = log.marks();
+        assert!(marks.log_start > Offset(0), "something was removed");
+        let end = read_all(&log, marks.log_start.0, Isolation::Written);
+        assert_eq!(Offset(end), marks.log_end);
+        let outside =
+            OutsideReader::open(&scratch.0, "orders", marks.log_start, Isolation::Written)
+                .expect("opens");
+        let counts = outside.map(|batch| batch.expect("undamaged").records().count());
+        assert_eq!(u64::try_from(counts.sum::<usize>()), Ok(end - marks.log_start.0));
+        // A mere drop: the next opening finds spares and recycled segments as a crash leaves them.
+        drop((log, engine));
+        verify_clean(scratch);
+        let engine = Engine::open(scratch.options(backend)).expect("opens");
+        let log = engine.log("orders", options).expect("opens");
+        assert_eq!(log.marks().log_end, Offset(end));
+        let more = fill(&log, 100);
+        let start = log.marks().log_start;
+        assert_eq!(read_all(&log, start.0, Isolation::Written), more);
+        engine.close().expect("closes");
+        verify_clean(scratch);
+    });
+}
+
+#[test]
+fn a_segment_that_is_prepared_ahead_becomes_the_next_one() {
+    for prepare in [Preparation::Never, Preparation::Ahead, Preparation::AtOpen] {
+        let scratch = Scratch::new(&format!("prepare-{prepare:?}"));
+        let engine = Engine::open(scratch.options(BackendChoice::Auto)).expect("opens");
+        let log = engine.log("orders", LogOptions { prepare, ..options() }).expect("opens");
+        if prepare == Preparation::AtOpen {
+            let path = scratch.0.join("orders/00000000000000000000.log");
+            assert_eq!(std::fs::metadata(path).expect("there").len(), SEGMENT_BYTES);
+        }
+        let end = fill(&log, 60);
+        let spares = names(&scratch.0.join(".pool"), ".spare");
+        assert_eq!(spares > 0, prepare != Preparation::Never, "{prepare:?}: {spares} spares");
+        assert_eq!(read_all(&log, 0, Isolation::Written), end);
+        engine.close().expect("closes");
+        verify_clean(&scratch);
+    }
+}
+
+#[test]
+fn a_file_in_the_pool_that_is_no_spare_is_removed_and_never_used() {
+    let scratch = Scratch::new("pool-stock");
+    let engine = Engine::open(scratch.options(BackendChoice::Auto)).expect("opens");
+    let options = LogOptions { prepare: Preparation::AtOpen, ..options() };
+    let log = engine.log("orders", options.clone()).expect("opens");
+    let end = fill(&log, 60);
+    engine.close().expect("closes");
+    let pool = scratch.0.join(".pool");
+    let spare =
+        std::fs::read_dir(&pool).expect("a pool").next().expect("a spare").expect("an entry");
+    // The segment itself under the spare's name: what a power cut in a roll can leave.
+    let segment = scratch.0.join("orders/00000000000000000000.log");
+    std::fs::remove_file(spare.path()).expect("removed");
+    std::fs::hard_link(&segment, spare.path()).expect("linked");
+    let before = std::fs::read(&segment).expect("readable");
+    let engine = Engine::open(scratch.options(BackendChoice::Auto)).expect("opens");
+    assert!(!spare.path().exists(), "its name in the pool is gone");
+    let log = engine.log("orders", options).expect("opens");
+    let more = fill(&log, 60);
+    assert_eq!(read_all(&log, 0, Isolation::Written), more);
+    assert!(more > end && std::fs::read(&segment).expect("readable") == before);
+}
