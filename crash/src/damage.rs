@@ -123,6 +123,7 @@ impl Original {
                 segment_bytes,
                 never_rewrite_flushed,
                 flush: FlushPolicy { bytes: Some(20_000), ..FlushPolicy::NONE },
+                ..LogOptions::default()
             };
             let engine = Engine::open(Options::at(directory))?;
             let log = engine.log(LOG, options)?;

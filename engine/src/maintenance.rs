@@ -133,6 +133,9 @@ impl<I: Io> Control<I> {
         meta.push_truncation(meta.generation, cut.offset);
         meta.push_epoch(Epoch(meta.epoch.0 + 1), cut.offset);
         meta.flushed = cut;
+        // A start inside the batch that goes whole goes back to where that batch began: the log
+        // is empty then.
+        meta.log_start = meta.log_start.min(cut.offset);
         meta.high_watermark = cut.offset;
         meta.durable_watermark = cut.offset;
         if let Err(error) = write_meta_twice(&mut self.io, &directory, &mut meta) {

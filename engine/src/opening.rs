@@ -200,11 +200,12 @@ pub(crate) fn check_options(meta: &LogMeta, options: &LogOptions, name: &str) ->
     Ok(())
 }
 
-/// Returns which of the rising `bases` lie wholly below `log_start`: trimmed, or left over from a
-/// trim that a crash cut short.
-pub(crate) fn below_start(bases: &[Offset], log_start: Offset) -> &[Offset] {
-    let started = bases.partition_point(|base| *base <= log_start);
-    bases.get(..started.saturating_sub(1)).unwrap_or_default()
+/// Returns which of the rising `bases` are of no use any more: they lie wholly below the log's
+/// start, trimmed or left over from a trim that a crash cut short, and below the mark's segment.
+pub(crate) fn below_start<'a>(bases: &'a [Offset], meta: &LogMeta) -> &'a [Offset] {
+    let started = bases.partition_point(|base| *base <= meta.log_start);
+    let marked = bases.partition_point(|base| *base < meta.flushed.segment);
+    bases.get(..started.saturating_sub(1).min(marked)).unwrap_or_default()
 }
 
 /// Returns the base offsets of the segments among `entries`, rising.

@@ -441,11 +441,13 @@ fn carry_out<I: Io>(
     let above = segments.iter().skip(kept.len()).map(|segment| segment.base);
     report.removed_segments = above.collect();
     // What a trim left behind goes too: the new start is in both slots.
-    let trimmed = below_start(&recovery.bases, meta.log_start).to_vec();
-    for base in report.removed_segments.iter().chain(&trimmed) {
+    let removed = |base: &Offset| report.removed_segments.contains(base);
+    let kept: Vec<_> = recovery.bases.iter().copied().filter(|base| !removed(base)).collect();
+    let trimmed = below_start(&kept, &meta);
+    for base in report.removed_segments.iter().chain(trimmed) {
         io.remove(&recovery.directory.join(segment_file_name(*base)))?;
     }
-    let gone = report.removed_segments.iter().chain(&trimmed).copied();
+    let gone = report.removed_segments.iter().chain(trimmed).copied();
     for base in gone.chain(active.map(|active| active.base)) {
         remove_index(io, recovery.directory, base)?;
     }
@@ -455,13 +457,11 @@ fn carry_out<I: Io>(
     report.end_position = placed.end.position;
     report.epoch = meta.epoch;
     report.generation = meta.generation;
-    let removed = |base: &Offset| report.removed_segments.contains(base) || trimmed.contains(base);
     let salts = segments.iter().map(|segment| (segment.base, segment.salt));
     let salts: std::collections::BTreeMap<_, _> = salts.collect();
-    let mut infos: Vec<_> = recovery
-        .bases
+    let mut infos: Vec<_> = kept
         .iter()
-        .filter(|base| !removed(base))
+        .skip(trimmed.len())
         .map(|base| SegmentInfo::new(*base, salts.get(base).copied().flatten()))
         .collect();
     if infos.last().is_none_or(|last| last.base != placed.active.base) {

@@ -63,6 +63,7 @@ impl Published {
         let end = mark.offset;
         self.generation = generation;
         self.generation_mark = mark;
+        self.marks.log_start = self.marks.log_start.min(end);
         self.marks.log_end = end;
         self.marks.written = self.marks.written.min(end);
         self.marks.flushed = self.marks.flushed.min(end);

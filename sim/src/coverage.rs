@@ -15,7 +15,7 @@ pub struct Coverage {
 pub const SEEDS_FOR_COVERAGE: u64 = 500;
 
 /// Events that a long run has to meet, beside the case labels.
-const REQUIRED: [&str; 38] = [
+const REQUIRED: [&str; 42] = [
     "append",
     "ack",
     "append refused: Full",
@@ -47,7 +47,11 @@ const REQUIRED: [&str; 38] = [
     "second opening",
     "stale remainder behind the end",
     "tail read error while opening",
+    "read below the start",
+    "spare adopted",
+    "spare made",
     "torn tail: header or records",
+    "trim",
     "truncate at an edge",
     "truncate inside a batch",
     "truncate to the end",

@@ -15,6 +15,8 @@
 //!   it harms only its own sectors, and they hold the same bytes before the new ones.
 //! * A successful open, reopen or truncate says `flushed = written = log_end`: all of it counts as
 //!   flushed from then on.
+//! * The log's start moves only to where a trim asked for, or retention may: never above what was
+//!   flushed, never back (but to the cut of a truncation), and a start that was shown once is on stable media.
 //! * A truncation that was interrupted leaves two possible logs: the old one, or exactly the cut.
 
 use std::rc::Rc;
@@ -73,6 +75,11 @@ pub(crate) struct LogModel {
     wishes: Vec<Wish>,
     pub(crate) durable_floor: u64,
     pub(crate) written_floor: u64,
+    /// The highest start of the log that was shown.
+    pub(crate) start_floor: u64,
+    /// The highest start that was asked for; retention, if there is one, asks for any.
+    pub(crate) start_asked: u64,
+    pub(crate) retained: bool,
     /// Targets of truncations whose end is not known.
     maybe_cuts: Vec<u64>,
     pub(crate) epoch: u32,
@@ -100,6 +107,9 @@ impl LogModel {
             wishes: Vec::new(),
             durable_floor: 0,
             written_floor: 0,
+            start_floor: 0,
+            start_asked: 0,
+            retained: false,
             maybe_cuts: Vec::new(),
             epoch: 0,
             generation: 0,
@@ -284,17 +294,32 @@ impl LogModel {
                 format!("flushed moved from {flushed} to {} on a poisoned log", marks.flushed)
             })?;
         }
+        self.starts_at(marks.log_start.0)?;
         self.marks = Some(marks);
         self.written_floor = self.written_floor.max(marks.written.0);
         self.durable_floor = self.durable_floor.max(marks.flushed.0);
         Ok(())
     }
 
+    /// Notes where the log starts, as the engine shows it.
+    pub(crate) fn starts_at(&mut self, log_start: u64) -> Check {
+        let (name, floor, asked) = (&self.name, self.start_floor, self.start_asked);
+        ensure(log_start >= floor, "trim", || {
+            format!("log {name} starts at {log_start}, it had started at {floor}")
+        })?;
+        ensure(self.retained || log_start <= asked, "trim", || {
+            format!("log {name} starts at {log_start}, only {asked} was asked for")
+        })?;
+        self.start_floor = log_start;
+        Ok(())
+    }
+
     /// Returns what is promised, for comparing two moments.
-    pub(crate) fn promises(&self) -> (u64, u64, u64, u32, bool, usize) {
+    pub(crate) fn promises(&self) -> (u64, u64, u64, u64, u32, bool, usize) {
         let (durable, written) = (self.durable_floor, self.written_floor);
+        let start = self.start_floor;
         let made = self.exists == Exists::Yes;
-        (durable, written, self.end(), self.generation, made, self.maybe_cuts.len())
+        (start, durable, written, self.end(), self.generation, made, self.maybe_cuts.len())
     }
 
     pub(crate) fn truncate_begins(&mut self, to: u64) {
@@ -310,6 +335,8 @@ impl LogModel {
     pub(crate) fn resolve(&mut self, end: u64) -> Check {
         self.allows(end)?;
         self.entries.retain(|entry| entry.end() <= end);
+        // The log starts inside a batch that was truncated whole: it is empty.
+        self.start_floor = self.start_floor.min(end);
         for entry in &mut self.entries {
             entry.ticket = None;
             entry.assigned = true;

@@ -34,8 +34,9 @@ pub(super) struct Keeper {
     poison_notes: usize,
     /// Where the log shall start.
     log_start_wanted: Offset,
-    /// Where each slot on stable media says that it starts: it counts once both do.
-    log_starts: [Offset; SLOT_COUNT],
+    /// What each slot on stable media says: where the log starts, and in which segment the mark
+    /// lies. It counts once both do.
+    slots: [(Offset, Offset); SLOT_COUNT],
 }
 
 impl Keeper {
@@ -43,7 +44,7 @@ impl Keeper {
         Keeper {
             log_start_wanted: meta.log_start,
             // Opening has written both.
-            log_starts: [meta.log_start; SLOT_COUNT],
+            slots: [(meta.log_start, meta.flushed.segment); SLOT_COUNT],
             file: None,
             needs_file: true,
             durable: meta,
@@ -96,7 +97,13 @@ impl Keeper {
 
     /// Returns the log's start that both slots hold on stable media.
     pub(super) fn durable_log_start(&self) -> Offset {
-        self.log_starts.iter().copied().min().unwrap_or_default()
+        self.slots.iter().map(|(log_start, _)| *log_start).min().unwrap_or_default()
+    }
+
+    /// Returns the segment that holds the mark of the slot that is further behind: recovery may
+    /// begin there, so it stays, even if the log starts behind it.
+    pub(super) fn oldest_mark_segment(&self) -> Offset {
+        self.slots.iter().map(|(_, segment)| *segment).min().unwrap_or_default()
     }
 
     fn log_start_is_due(&self) -> bool {
@@ -177,7 +184,8 @@ impl LogCore {
         match result {
             Ok(_) => {
                 assert!(written.sequence > self.keeper.durable.sequence, "the sequence rises");
-                self.keeper.log_starts[slot_of(written.sequence)] = written.log_start;
+                let (log_start, segment) = (written.log_start, written.flushed.segment);
+                self.keeper.slots[slot_of(written.sequence)] = (log_start, segment);
                 self.keeper.durable = written;
                 self.keeper.durable_bytes = self.keeper.in_flight_bytes;
                 self.keeper.poison_notes -= usize::from(noted);

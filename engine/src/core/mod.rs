@@ -228,6 +228,7 @@ impl LogCore {
         settings: LogSettings,
         pending: VecDeque<Pending>,
     ) -> Self {
+        let log_start = opened.shared.marks().log_start;
         let place = Place { mark: opened.end, bytes: 0 };
         let tail = Tail::new(opened.end.position, opened.tail);
         LogCore {
@@ -239,7 +240,7 @@ impl LogCore {
             failure: opened.read_only,
             poisoned: false,
             epoch: opened.meta.epoch,
-            log_start: opened.meta.log_start,
+            log_start,
             next_offset: opened.end.offset,
             pending,
             spare_buffers: Vec::new(),

@@ -208,10 +208,14 @@ impl LogCore {
 
     fn pump_recycling(&mut self, turn: &mut Turn<'_>) {
         let idle = matches!(self.trims.step, Step::Idle) && matches!(self.state, State::Active);
-        // A sealed file that is still open here is not flushed, or just about to be closed.
-        let base = self.trims.leaving.front().map(|leaving| leaving.base);
-        let held = self.files.iter().any(|file| Some(file.base) == base);
-        let (true, Some(base), false) = (idle, base, held) else { return };
+        let Some(base) = self.trims.leaving.front().map(|leaving| leaving.base) else { return };
+        // A sealed file that is still open here is not flushed, or just about to be closed; and
+        // the mark of either slot can still lie in it.
+        let held = self.files.iter().any(|file| file.base == base)
+            || self.keeper.oldest_mark_segment() <= base;
+        if !idle || held {
+            return;
+        }
         self.trims.leaving.pop_front();
         let from = self.directory.join(segment_file_name(base));
         let index = self.directory.join(index_file_name(base.0));

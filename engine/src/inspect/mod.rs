@@ -86,8 +86,8 @@ impl LogView {
         // Behind the slots: a roll adds names, so a later look sees at least what the mark needs.
         let bases = segment_bases(&io.list(&directory)?);
         let (case, meta) = decide_meta(&slots, !bases.is_empty());
-        let log_start = meta.as_ref().map_or(Offset(0), |meta| meta.log_start);
-        let bases = bases[below_start(&bases, log_start).len()..].to_vec();
+        let unused = meta.as_ref().map_or(0, |meta| below_start(&bases, meta).len());
+        let bases = bases.into_iter().skip(unused).collect();
         Ok(LogView { name: name.to_owned(), directory, slots, case, meta, bases, entries })
     }
 

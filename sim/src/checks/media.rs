@@ -1,6 +1,7 @@
 //! D9 and "flushed before use, in both slots": what stands in `log.meta` on the media.
 //!
-//! Verified: no good slot claims more flushed than the engine knows; after an opening or a
+//! Verified: no good slot claims more flushed than the engine knows, or a lower start of the log
+//! than the engine shows; after an opening or a
 //! truncation both slots hold its generation and epoch. Not verified: the names on the media
 //! (power cuts on copies do that).
 
@@ -33,6 +34,12 @@ pub(crate) fn current(disk: &SimDisk, root: &Path, name: &str) -> Check<(u32, u3
 /// Checks that what `log.meta` says is not newer than the flushed mark.
 pub(crate) fn not_ahead(disk: &SimDisk, root: &Path, model: &LogModel) -> Check {
     for slot in slots(disk, root, &model.name) {
+        ensure(slot.log_start.0 >= model.start_floor, "flushed before use", || {
+            format!(
+                "a slot of {} starts the log at {}, the engine shows {}",
+                model.name, slot.log_start, model.start_floor
+            )
+        })?;
         let ahead =
             slot.generation.0 == model.generation && slot.flushed.offset.0 > model.durable_floor;
         ensure(!ahead, "D9", || {

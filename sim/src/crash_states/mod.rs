@@ -66,10 +66,12 @@ fn begin(workload: &Workload) -> Stage {
         SimProfile { tear_sectors: workload.never_rewrite_flushed, ..SimProfile::default() };
     let model = |index: usize| {
         let name = format!("log-{index}");
-        LogModel::new(&name, SEGMENT_BYTES, workload.never_rewrite_flushed)
+        let mut model = LogModel::new(&name, SEGMENT_BYTES, workload.never_rewrite_flushed);
+        model.retained = workload.retention_bytes.is_some();
+        model
     };
     let models = (0..workload.logs).map(model).collect();
-    Stage::new(SimDisk::new(SEED, profile), models, 0)
+    Stage::new(SimDisk::new(SEED, profile), models, workload)
 }
 
 fn every_boundary(
@@ -112,7 +114,7 @@ fn every_boundary(
 fn copy_of(stage: &Stage, state: &State) -> Stage {
     let disk = stage.disk.clone_state();
     state.apply(&disk);
-    let mut copy = Stage::new(disk, stage.models.clone(), stage.attempts());
+    let mut copy = stage.on(disk);
     if !matches!(state, State::Killed) {
         copy.power_was_cut();
     }

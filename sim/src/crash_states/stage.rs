@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use highwater::{
-    Ack, FlushPolicy, Isolation, LocalEngine, LocalLog, LogOptions, Offset, Options, Ticket,
+    Ack, FlushPolicy, Isolation, LocalEngine, LocalLog, LogOptions, Offset, Options, Preparation,
+    Ticket,
 };
 use highwater_io::sim::{SimDisk, SimPlatform};
 
+use super::workloads::Workload;
 use crate::batches::batch_of;
 use crate::checks::{media, reads};
 use crate::coverage::Coverage;
@@ -39,6 +41,8 @@ pub(crate) enum Step {
     Flush(usize),
     /// Let so many microseconds pass.
     Wait(u64),
+    /// Raise the log's start to an offset, and wait.
+    Trim(usize, u64),
     /// Truncate.
     Truncate(usize, Cut),
     /// Reopen the log.
@@ -71,16 +75,39 @@ pub(crate) struct Stage {
     handles: Vec<Option<LocalLog>>,
     attempts: u64,
     last: Option<Ticket>,
+    /// Of every log.
+    prepare: Preparation,
+    retention_bytes: Option<u64>,
 }
 
 impl Stage {
-    pub(crate) fn new(disk: SimDisk, models: Vec<LogModel>, attempts: u64) -> Stage {
+    pub(crate) fn new(disk: SimDisk, models: Vec<LogModel>, workload: &Workload) -> Stage {
         let (coverage, handles) = (Coverage::default(), vec![None; models.len()]);
-        Stage { disk, models, coverage, process: None, handles, attempts, last: None }
+        Stage {
+            disk,
+            models,
+            coverage,
+            process: None,
+            handles,
+            attempts: 0,
+            last: None,
+            prepare: workload.prepare,
+            retention_bytes: workload.retention_bytes,
+        }
     }
 
-    pub(crate) fn attempts(&self) -> u64 {
-        self.attempts
+    /// Returns a stage for what was left of this one on `disk`.
+    pub(crate) fn on(&self, disk: SimDisk) -> Stage {
+        let handles = vec![None; self.models.len()];
+        Stage {
+            disk,
+            models: self.models.clone(),
+            coverage: Coverage::default(),
+            process: None,
+            handles,
+            last: None,
+            ..*self
+        }
     }
 
     fn is_dead(&self) -> bool {
@@ -140,6 +167,12 @@ impl Stage {
                     let left = until.since(self.disk.now());
                     self.engine().poll(left);
                 }
+            }
+            Step::Trim(log, to) => {
+                let handle = self.handle(log);
+                self.models[log].start_asked = self.models[log].start_asked.max(to);
+                let ticket = self.engine().trim(handle, Offset(to));
+                drop(self.engine().run_until(&ticket));
             }
             Step::Truncate(log, cut) => return self.truncate(log, cut),
             Step::Reopen(log) => return self.reopen(log),
@@ -240,6 +273,8 @@ impl Stage {
             segment_bytes: Some(model.segment_bytes),
             never_rewrite_flushed: Some(model.never_rewrite_flushed),
             flush: FlushPolicy::NONE,
+            prepare: self.prepare,
+            retention_bytes: self.retention_bytes,
             ..LogOptions::default()
         };
         if model.exists == Exists::No {
@@ -271,7 +306,9 @@ impl Stage {
     fn read_whole(&mut self, log: usize) -> Check<bool> {
         let handle = self.handle(log);
         let Some((_, engine)) = &self.process else { return Ok(false) };
-        let asked = (0, Isolation::Written, usize::MAX);
+        let start = engine.marks(handle).log_start.0;
+        self.models[log].starts_at(start)?;
+        let asked = (start, Isolation::Written, usize::MAX);
         match reads::read(engine, handle, &self.models[log], asked)? {
             reads::Ended::Whole => Ok(true),
             reads::Ended::Error(_) if self.is_dead() => Ok(false),

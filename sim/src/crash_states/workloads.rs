@@ -1,10 +1,10 @@
 //! The named workloads: small, and together they make every kind of write the engine knows.
 
-use highwater::Ack;
+use highwater::{Ack, Preparation};
 
 use super::stage::Cut::{Border, Inside, To};
 use super::stage::Step::{
-    self, Append, Await, Batch, Close, Flush, Free, Kill, Log, Open, Reopen, Truncate, Wait,
+    self, Append, Await, Batch, Close, Flush, Free, Kill, Log, Open, Reopen, Trim, Truncate, Wait,
 };
 
 /// A workload: its name, what it is for, and its steps.
@@ -16,6 +16,9 @@ pub struct Workload {
     pub(crate) logs: usize,
     /// Made with `never_rewrite_flushed`, on a device that tears sectors.
     pub(crate) never_rewrite_flushed: bool,
+    /// When its segments are prepared: by most not, as preparing only adds writes nobody reads.
+    pub(crate) prepare: Preparation,
+    pub(crate) retention_bytes: Option<u64>,
     pub(crate) steps: &'static [Step],
 }
 
@@ -28,11 +31,22 @@ const WHOLE_BLOCK: u64 = 3977;
 const LARGE: u64 = 19_000;
 
 const fn plain(name: &'static str, steps: &'static [Step]) -> Workload {
-    Workload { name, logs: 1, never_rewrite_flushed: false, steps }
+    Workload {
+        name,
+        logs: 1,
+        never_rewrite_flushed: false,
+        prepare: Preparation::Never,
+        retention_bytes: None,
+        steps,
+    }
+}
+
+const fn prepared(name: &'static str, steps: &'static [Step]) -> Workload {
+    Workload { prepare: Preparation::AtOpen, ..plain(name, steps) }
 }
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 17] = [
+pub const WORKLOADS: [Workload; 22] = [
     plain("creation", &[Open, Log(0), Append(0, 10, FLUSHED), Await]),
     plain(
         "tail-rewrite",
@@ -263,6 +277,8 @@ pub const WORKLOADS: [Workload; 17] = [
         name: "two-logs",
         logs: 2,
         never_rewrite_flushed: false,
+        prepare: Preparation::Never,
+        retention_bytes: None,
         steps: &[
             Open,
             Log(0),
@@ -279,6 +295,8 @@ pub const WORKLOADS: [Workload; 17] = [
         name: "never-rewrite-flushed",
         logs: 1,
         never_rewrite_flushed: true,
+        prepare: Preparation::Never,
+        retention_bytes: None,
         steps: &[
             Open,
             Log(0),
@@ -296,6 +314,112 @@ pub const WORKLOADS: [Workload; 17] = [
             Await,
             Truncate(0, Inside(0)),
             Append(0, 50, FLUSHED),
+            Await,
+        ],
+    },
+    prepared(
+        "roll-into-a-prepared-segment",
+        &[
+            Open,
+            Log(0),
+            Append(0, LARGE, FLUSHED),
+            Await,
+            Wait(20_000),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Await,
+            Append(0, LARGE, LEADER),
+            Await,
+            Append(0, 100, FLUSHED),
+            Await,
+            Append(0, 200, FLUSHED),
+            Await,
+        ],
+    ),
+    plain(
+        "trim-and-use-again",
+        &[
+            Open,
+            Log(0),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, FLUSHED),
+            Await,
+            Trim(0, 3),
+            Wait(20_000),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Await,
+            Append(0, 100, FLUSHED),
+            Await,
+        ],
+    ),
+    plain(
+        "trim-inside-and-truncate",
+        &[
+            Open,
+            Log(0),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, 100, LEADER),
+            Await,
+            Trim(0, 4),
+            Truncate(0, To(4)),
+            Append(0, 100, LEADER),
+            Await,
+            Trim(0, 5),
+            Append(0, 100, FLUSHED),
+            Await,
+        ],
+    ),
+    Workload {
+        name: "retention-in-circles",
+        logs: 1,
+        never_rewrite_flushed: false,
+        prepare: Preparation::Never,
+        retention_bytes: Some(1),
+        steps: &[
+            Open,
+            Log(0),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, FLUSHED),
+            Await,
+            Wait(20_000),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, FLUSHED),
+            Await,
+            Wait(20_000),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, FLUSHED),
+            Await,
+        ],
+    },
+    Workload {
+        name: "use-again-and-never-rewrite-flushed",
+        logs: 1,
+        never_rewrite_flushed: true,
+        prepare: Preparation::Never,
+        retention_bytes: Some(1),
+        steps: &[
+            Open,
+            Log(0),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, FLUSHED),
+            Await,
+            Wait(20_000),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, FLUSHED),
             Await,
         ],
     },

@@ -188,7 +188,7 @@ fn read_around(
     (proven, known): (u64, &[std::ops::Range<Offset>]),
 ) -> Check<bool> {
     let limit = engine.marks(handle).written.0;
-    let mut next = 0;
+    let mut next = engine.marks(handle).log_start.0;
     let mut refused = false;
     while next < limit {
         let mut reader = match engine.read(handle, Offset(next), Isolation::Written) {

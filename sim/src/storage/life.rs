@@ -110,6 +110,7 @@ impl World {
             }
         }
         self.probe_second_opening(&life)?;
+        self.look_at_pool();
         Ok(Opening::Alive(Box::new(life)))
     }
 
@@ -201,6 +202,7 @@ impl World {
         let policy = some_policy(&mut self.random);
         let options = self.plan.options(policy);
         let model = &mut self.logs[index];
+        model.retained = options.retention_bytes.is_some();
         let made = model.exists != Exists::Yes;
         if made {
             model.exists = Exists::Maybe;
@@ -218,6 +220,9 @@ impl World {
                     format!("{name} cannot be had: {error}")
                 });
             }
+        }
+        if let Some(handle) = life.handles[index] {
+            model.starts_at(life.engine.marks(handle).log_start.0)?;
         }
         let name = model.name.clone();
         if !life.platform.is_alive() {
@@ -252,7 +257,8 @@ impl World {
 
     pub(crate) fn read_whole(&mut self, life: &Life, index: usize) -> Check {
         let Some(handle) = life.handles[index] else { return Ok(()) };
-        let asked = (0, Isolation::Written, usize::MAX);
+        let start = life.engine.marks(handle).log_start.0;
+        let asked = (start, Isolation::Written, usize::MAX);
         match reads::read(&life.engine, handle, &self.logs[index], asked)? {
             reads::Ended::Whole => Ok(()),
             reads::Ended::Error(error) => {
@@ -286,6 +292,7 @@ impl World {
                 media::not_ahead(&self.disk, Self::root(), model)?;
             }
         }
+        self.look_at_pool();
         if acks > 0 {
             let ends: Vec<_> = self
                 .logs
@@ -295,6 +302,16 @@ impl World {
             self.note(|| format!("{acks} acked; flushed, written, end: {ends:?}"));
         }
         Ok(())
+    }
+
+    /// Within a life a spare only leaves the pool to become a segment.
+    fn look_at_pool(&mut self) {
+        let files = self.disk.files();
+        let is_spare = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "spare");
+        let spares = files.iter().filter(is_spare).count();
+        self.coverage.add("spare made", u64::from(spares > self.spares));
+        self.coverage.add("spare adopted", u64::from(spares < self.spares));
+        self.spares = spares;
     }
 
     /// Lets the process live as long as any reasonable one.

@@ -32,8 +32,9 @@ impl World {
             0..46 => self.append(life, index, false),
             46..52 => self.burst(life, index),
             52..60 => self.flush(life, index),
-            60..67 => self.wait(life),
-            67..70 => self.change_policy(life, index),
+            60..66 => self.wait(life),
+            66..69 if self.plan.trims => self.trim(life, index),
+            66..70 => self.change_policy(life, index),
             70..82 => self.read(life, index),
             82..86 if self.plan.truncations => self.truncate(life, index),
             86..88 => self.reopen(life, index),
@@ -141,22 +142,63 @@ impl World {
         let all = [Isolation::Written, Isolation::Committed, Isolation::Durable];
         let isolation = all[self.random.index(3)];
         let from = self.random.below(self.logs[index].end() + 2);
+        // Mostly of what is there.
+        let start = life.engine.marks(handle).log_start.0;
+        let from = if self.random.chance(1, 8) { from } else { from.max(start) };
         let batches = if self.random.chance(1, 3) { usize::MAX } else { 1 + self.random.index(8) };
         self.logs[index].settle(&mut self.coverage)?;
+        self.logs[index].observe(life.engine.marks(handle))?;
         let ended =
             reads::read(&life.engine, handle, &self.logs[index], (from, isolation, batches))?;
         self.note(|| format!("read log-{index} from {from}, {isolation:?}, {batches} batches"));
         let model = &self.logs[index];
-        let reads::Ended::Error(error) = ended else { return Ok(()) };
+        let reads::Ended::Error(error) = ended else {
+            return ensure(from >= model.start_floor, "trim", || {
+                format!("log-{index} was read from {from}, it starts at {}", model.start_floor)
+            });
+        };
+        let log_start = Offset(model.start_floor);
+        if from < log_start.0 && *error.kind() == (ErrorKind::Trimmed { log_start }) {
+            self.coverage.hit("read below the start");
+            return Ok(());
+        }
         // After a failed flush, direct reads show that the written bytes are gone.
         let excused = !life.platform.is_alive() || model.flush_may_fail || model.write_may_fail;
         ensure(excused, "D7", || format!("reading log-{index} from {from}: {error}"))
     }
 
+    /// Asks for the log's start to be raised, and half the time waits until it is.
+    fn trim(&mut self, life: &mut Life, index: usize) -> Check {
+        let Some(handle) = life.handles[index] else { return Ok(()) };
+        let marks = life.engine.marks(handle);
+        let (start, end) = (marks.log_start.0, marks.log_end.0);
+        let to = (start + self.random.below(end - start + 1)).max(start);
+        let to = if self.random.chance(1, 8) { end } else { to };
+        self.note(|| format!("trim log-{index} to {to}"));
+        self.coverage.hit("trim");
+        self.logs[index].start_asked = self.logs[index].start_asked.max(to);
+        let ticket = life.engine.trim(handle, Offset(to));
+        if self.random.chance(1, 2) {
+            let result = life.engine.run_until(&ticket);
+            let model = &self.logs[index];
+            let excused = !life.platform.is_alive()
+                || model.poisoned_at.is_some()
+                || model.flush_may_fail
+                || model.write_may_fail;
+            ensure(result.is_ok() || excused, "trim", || format!("log-{index}: {result:?}"))?;
+            if let Ok(trimmed) = result {
+                ensure(trimmed.marks.log_start.0 >= to, "trim", || {
+                    format!("a trim of log-{index} to {to} ended with {:?}", trimmed.marks)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     fn truncate(&mut self, life: &mut Life, index: usize) -> Check {
         let Some(handle) = life.handles[index] else { return Ok(()) };
         self.logs[index].settle(&mut self.coverage)?;
-        let to = self.some_cut(index);
+        let to = self.some_cut(index).max(life.engine.marks(handle).log_start.0);
         self.note(|| format!("truncate log-{index} to {to}"));
         self.short_life();
         self.logs[index].truncate_begins(to);
@@ -248,7 +290,9 @@ impl World {
             || self.logs[index].write_may_fail;
         if let Some(error) = error {
             let full = self.disk_is_full && *error.kind() == ErrorKind::Full;
-            ensure(excused || full, "maintenance", || format!("log-{index}: {error}"))?;
+            // Retention moved the start between the choice of the cut and the cut.
+            let trimmed = matches!(error.kind(), ErrorKind::Trimmed { .. });
+            ensure(excused || full || trimmed, "maintenance", || format!("log-{index}: {error}"))?;
         }
         if life.engine.failure(handle).is_some() {
             // It did not come back: the next life opens it.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use highwater::{Ack, FlushPolicy, LogOptions};
+use highwater::{Ack, FlushPolicy, LogOptions, Preparation};
 use highwater_io::random::SeededRandom;
 use highwater_io::sim::SimProfile;
 
@@ -26,6 +26,9 @@ pub(crate) struct Plan {
     pub(crate) flush_errors: bool,
     pub(crate) read_errors: bool,
     pub(crate) truncations: bool,
+    pub(crate) trims: bool,
+    pub(crate) retention_bytes: Option<u64>,
+    pub(crate) prepare: Preparation,
     pub(crate) damage: bool,
     pub(crate) profile: SimProfile,
 }
@@ -64,6 +67,14 @@ impl Plan {
             flush_errors: random.chance(1, 5),
             read_errors: random.chance(1, 4),
             truncations: random.chance(1, 2),
+            trims: random.chance(1, 2),
+            retention_bytes: random.chance(1, 3).then(|| segment_bytes * random.below(3)),
+            prepare: [
+                Preparation::Never,
+                Preparation::Ahead,
+                Preparation::Ahead,
+                Preparation::AtOpen,
+            ][random.index(4)],
             damage,
             profile,
         }
@@ -75,6 +86,9 @@ impl Plan {
             segment_bytes: Some(self.segment_bytes),
             never_rewrite_flushed: Some(self.never_rewrite_flushed),
             flush,
+            retention_bytes: self.retention_bytes,
+            retention: None,
+            prepare: self.prepare,
         }
     }
 }

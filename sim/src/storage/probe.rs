@@ -117,7 +117,9 @@ impl World {
                 Ok(handle) => handle,
                 Err(error) => return broken(invariant, format!("{}: {error}", model.name)),
             };
-            let asked = (0, Isolation::Written, usize::MAX);
+            let start = engine.marks(handle).log_start.0;
+            found.starts_at(start)?;
+            let asked = (start, Isolation::Written, usize::MAX);
             if let reads::Ended::Error(error) = reads::read(&engine, handle, &found, asked)? {
                 return broken(invariant, format!("reading {} on a copy: {error}", model.name));
             }

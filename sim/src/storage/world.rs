@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) closed_cleanly: bool,
     /// Faults placed so far; compared with what has not struck.
     pub(crate) disk_is_full: bool,
+    /// Files in the pool at the last look of this life.
+    pub(crate) spares: usize,
     /// An earlier copy of each log's `log.meta`, for the damage of restoring it.
     pub(crate) old_metas: BTreeMap<String, Vec<u8>>,
 }
@@ -62,6 +64,7 @@ impl World {
             options: Options::at(ROOT),
             closed_cleanly: false,
             disk_is_full: false,
+            spares: 0,
             old_metas: BTreeMap::new(),
         }
     }
