@@ -440,16 +440,9 @@ fn carry_out<I: Io>(
     // of the new generation.
     let above = segments.iter().skip(kept.len()).map(|segment| segment.base);
     report.removed_segments = above.collect();
-    // What a trim left behind goes too: the new start is in both slots.
-    let removed = |base: &Offset| report.removed_segments.contains(base);
-    let kept: Vec<_> = recovery.bases.iter().copied().filter(|base| !removed(base)).collect();
-    let trimmed = below_start(&kept, &meta);
-    for base in report.removed_segments.iter().chain(trimmed) {
-        io.remove(&recovery.directory.join(segment_file_name(*base)))?;
-    }
-    let gone = report.removed_segments.iter().chain(trimmed).copied();
-    for base in gone.chain(active.map(|active| active.base)) {
-        remove_index(io, recovery.directory, base)?;
+    let bases = remove_unused(io, &recovery, &meta, &report.removed_segments)?;
+    if let Some(active) = active {
+        remove_index(io, recovery.directory, active.base)?;
     }
     io.sync_directory(recovery.directory)?;
     let placed = place_active(io, &recovery, &meta, active, mark, tail)?;
@@ -459,9 +452,8 @@ fn carry_out<I: Io>(
     report.generation = meta.generation;
     let salts = segments.iter().map(|segment| (segment.base, segment.salt));
     let salts: std::collections::BTreeMap<_, _> = salts.collect();
-    let mut infos: Vec<_> = kept
+    let mut infos: Vec<_> = bases
         .iter()
-        .skip(trimmed.len())
         .map(|base| SegmentInfo::new(*base, salts.get(base).copied().flatten()))
         .collect();
     if infos.last().is_none_or(|last| last.base != placed.active.base) {
@@ -490,6 +482,24 @@ fn carry_out<I: Io>(
         read_only: None,
         report,
     })
+}
+
+/// Removes the segments above the cut, and what a trim left behind: the new start is in both slots.
+/// Returns the bases of the others.
+fn remove_unused<I: Io>(
+    io: &mut Blocking<I>,
+    recovery: &Recovery<'_>,
+    meta: &LogMeta,
+    above: &[Offset],
+) -> Result<Vec<Offset>> {
+    let bases = recovery.bases.iter().copied().filter(|base| !above.contains(base));
+    let mut bases: Vec<_> = bases.collect();
+    let rest = bases.split_off(below_start(&bases, meta).len());
+    for base in bases.iter().chain(above) {
+        io.remove(&recovery.directory.join(segment_file_name(*base)))?;
+        remove_index(io, recovery.directory, *base)?;
+    }
+    Ok(rest)
 }
 
 /// Removes an index that no longer fits its segment; it is derived data.

@@ -46,6 +46,8 @@ pub(crate) enum Outcome {
     Plain(Output),
     /// A file that has no handle yet.
     Opened { file: OpenFile, direct: bool },
+    /// A file has another name from now on.
+    Renamed { from: PathBuf, to: PathBuf },
     /// A lock nobody keeps yet.
     Locked(Arc<DirectoryLock>),
 }
@@ -126,6 +128,10 @@ impl Holdings {
             Outcome::Opened { file, direct } => {
                 Output::File { file: self.files.insert(file), direct }
             }
+            Outcome::Renamed { from, to } => {
+                self.files.renamed(&from, &to);
+                Output::Done
+            }
             Outcome::Locked(lock) => {
                 assert!(self.locks.len() < LOCKS_MAX, "more than {LOCKS_MAX} locks on one Io");
                 self.locks.push(lock);
@@ -145,7 +151,8 @@ impl Job {
     /// Runs the job by blocking calls. The file is let go before this returns.
     pub(crate) fn execute(mut self) -> Done {
         let result = match self.target {
-            Target::Last(OpenFile { file, path }) => {
+            Target::Last(open) => {
+                let (file, path) = open.into_parts();
                 let closed = sys::close(file).map_err(Failure::from);
                 closed
                     .map(|()| Outcome::Plain(Output::Done))
@@ -153,7 +160,7 @@ impl Job {
             }
             Target::Shared(file) => on_file(&mut self.operation, &file)
                 .map(Outcome::Plain)
-                .map_err(|errno| error_of(&self.operation, file.path.clone(), errno.into())),
+                .map_err(|errno| error_of(&self.operation, file.path(), errno.into())),
             Target::Path => on_path(&self.operation)
                 .map_err(|failure| error_of(&self.operation, path_of(&self.operation), failure)),
             Target::Lock(owner) => {
@@ -176,8 +183,8 @@ impl Job {
     pub(crate) fn finish(self, result: Result<Output, i32>) -> Done {
         let result = result.map(Outcome::Plain).map_err(|errno| {
             let path = match &self.target {
-                Target::Shared(file) => file.path.clone(),
-                Target::Last(file) => file.path.clone(),
+                Target::Shared(file) => file.path(),
+                Target::Last(file) => file.path(),
                 Target::Path | Target::Lock(_) => path_of(&self.operation),
             };
             error_of(&self.operation, path, errno.into())
@@ -245,7 +252,7 @@ fn on_path(operation: &Operation) -> Result<Outcome, Failure> {
     match operation {
         Operation::Open { path, mode } => {
             let (file, direct) = open(path, *mode)?;
-            let file = OpenFile { file, path: path.clone() };
+            let file = OpenFile::new(file, path.clone());
             return Ok(Outcome::Opened { file, direct });
         }
         Operation::List { path } => return Ok(Outcome::Plain(Output::Entries(list(path)?))),
@@ -254,7 +261,10 @@ fn on_path(operation: &Operation) -> Result<Outcome, Failure> {
             let directory = std::fs::File::open(path)?;
             sys::flush_all(&directory)?;
         }
-        Operation::Rename { from, to } => std::fs::rename(from, to)?,
+        Operation::Rename { from, to } => {
+            std::fs::rename(from, to)?;
+            return Ok(Outcome::Renamed { from: from.clone(), to: to.clone() });
+        }
         Operation::Remove { path } => std::fs::remove_file(path)?,
         other => unreachable!("{} does not work on a path", other.verb()),
     }

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
 use crate::operation::{Access, FileId, OpenMode};
@@ -21,7 +21,23 @@ const OPEN_FILES_MAX: usize = 1 << PLACE_BITS;
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     pub(crate) file: File,
-    pub(crate) path: PathBuf,
+    path: Mutex<PathBuf>,
+}
+
+impl OpenFile {
+    pub(crate) fn new(file: File, path: PathBuf) -> Self {
+        OpenFile { file, path: Mutex::new(path) }
+    }
+
+    pub(crate) fn into_parts(self) -> (File, PathBuf) {
+        (self.file, self.path.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the name under which this is known now: that of its opening, or the one that the
+    /// same [`Io`](crate::Io) has given it since.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Opens `path`; returns the file and whether the page cache is bypassed.
@@ -134,6 +150,16 @@ impl FileTable {
         }
     }
 
+    /// Notes that a file was renamed: errors of its open handles name it rightly.
+    pub(crate) fn renamed(&self, from: &Path, to: &Path) {
+        for file in self.places.iter().filter_map(|place| place.file.as_ref()) {
+            let mut path = file.path.lock().unwrap_or_else(PoisonError::into_inner);
+            if *path == *from {
+                to.clone_into(&mut path);
+            }
+        }
+    }
+
     /// Forgets a handle and returns its file, which nothing else refers to.
     ///
     /// # Panics
@@ -155,19 +181,19 @@ mod tests {
     use super::*;
 
     fn some_file(name: &str) -> OpenFile {
-        OpenFile { file: File::open("/dev/null").unwrap(), path: PathBuf::from(name) }
+        OpenFile::new(File::open("/dev/null").unwrap(), PathBuf::from(name))
     }
 
     #[test]
     fn handle_reaches_its_file_until_the_close() {
         let mut table = FileTable::default();
         let (first, second) = (table.insert(some_file("a")), table.insert(some_file("b")));
-        assert_eq!(table.get(first).path, PathBuf::from("a"));
-        assert_eq!(table.remove(first).path, PathBuf::from("a"));
+        assert_eq!(table.get(first).path(), PathBuf::from("a"));
+        assert_eq!(table.remove(first).path(), PathBuf::from("a"));
         let third = table.insert(some_file("c"));
         assert_ne!(first, third, "a place is used again under another handle");
-        assert_eq!(table.get(second).path, PathBuf::from("b"));
-        assert_eq!(table.get(third).path, PathBuf::from("c"));
+        assert_eq!(table.get(second).path(), PathBuf::from("b"));
+        assert_eq!(table.get(third).path(), PathBuf::from("c"));
     }
 
     #[test]

@@ -219,8 +219,8 @@ pub struct TailFacts {
 /// A case of the tail table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TailCase {
-    /// T1: the log ends here and nothing follows. A clean close, or a crash with nothing in
-    /// flight.
+    /// T1: the log ends here: it was closed here, or nothing follows but what an earlier use of the
+    /// file left. A clean close, or a crash with nothing in flight.
     T1PlainEnd,
     /// T2: what follows is damaged or incomplete and nothing proves that it was flushed: a torn
     /// tail of writes that were in flight or unflushed. Cut.
@@ -288,7 +288,7 @@ pub fn decide_tail(facts: &TailFacts) -> TailCase {
         TailCase::T7MoreThanClean
     } else if facts.successor {
         TailCase::T3HoleInOlder
-    } else if facts.plain {
+    } else if facts.plain || facts.clean {
         TailCase::T1PlainEnd
     } else {
         TailCase::T2TornTail

@@ -119,10 +119,10 @@ impl Stop {
     }
 
     /// Returns whether this can be the plain end of a log that was never torn: nothing, or a
-    /// remainder of before a cut.
+    /// remainder from before a cut or from an earlier use of the file.
     #[must_use]
     pub fn is_plain_end(&self) -> bool {
-        matches!(self, Stop::NoBatch | Stop::StaleGeneration(_))
+        matches!(self, Stop::NoBatch | Stop::StaleGeneration(_) | Stop::Salt { .. })
     }
 }
 

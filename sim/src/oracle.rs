@@ -16,7 +16,8 @@
 //! * A successful open, reopen or truncate says `flushed = written = log_end`: all of it counts as
 //!   flushed from then on.
 //! * The log's start moves only to where a trim asked for, or retention may: never above what was
-//!   flushed, never back (but to the cut of a truncation), and a start that was shown once is on stable media.
+//!   flushed, never back (but to the cut of a truncation), and one that was shown is on stable
+//!   media.
 //! * A truncation that was interrupted leaves two possible logs: the old one, or exactly the cut.
 
 use std::rc::Rc;

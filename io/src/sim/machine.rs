@@ -234,6 +234,13 @@ impl Machine {
                 Output::File { file, direct }
             }
         });
+        if let (Work::Rename { from, to }, Ok(_)) = (&flight.work, &result) {
+            // Faults are placed by the name a file has now.
+            let state = self.ios.get_mut(&io).expect("an Io waits for its operations");
+            for open in state.files.values_mut().filter(|open| open.path == *from) {
+                open.path.clone_from(to);
+            }
+        }
         let number = u64::from(result.is_ok());
         let what = "took effect";
         self.core.trace.note(self.core.now, what, [flight.id, number, 0], || format!("{result:?}"));
