@@ -18,6 +18,7 @@ use crate::core::{DetachReason, DetachedLog};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mailbox::{Mailbox, Message, Refused};
 use crate::marks::{Isolation, Marks};
+use crate::metrics::{EngineMetrics, LogMetrics};
 use crate::opening::OpenedLog;
 use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
 use crate::reader::Reader;
@@ -156,6 +157,16 @@ impl Engine {
         lock(&self.inner.logs).keys().cloned().collect()
     }
 
+    /// Returns what the engine did since it was opened, log by log.
+    ///
+    /// *Blocking*: until the shard's next turn.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub fn metrics(&self) -> Result<EngineMetrics> {
+        self.inner.metrics()
+    }
+
     /// Writes out and flushes everything, marks every log clean and stops the thread.
     ///
     /// *Blocking*: until all is on stable media.
@@ -217,6 +228,14 @@ impl Inner {
             let command = Command::SetSettings { log: entry.index, settings };
             self.mailbox.push_control(Message::Command(command));
         }
+    }
+
+    fn metrics(&self) -> Result<EngineMetrics> {
+        let (reply, answer) = sync_channel(1);
+        if !self.mailbox.push_control(Message::Metrics { reply }) {
+            return Err(stopped("ask for the metrics"));
+        }
+        answer.recv().map_err(|_| stopped("ask for the metrics"))
     }
 
     fn detach(&self, log: LogIndex, reason: DetachReason) -> Result<DetachedLog> {
@@ -315,6 +334,8 @@ fn run_shard<I: Io>(mut runner: Runner<I>, mailbox: &Mailbox) {
                     replies.insert(log, reply);
                 }
                 Message::Forget { log } => runner.shard.forget(log),
+                // A caller that gave up has no use for it.
+                Message::Metrics { reply } => drop(reply.send(runner.metrics())),
                 Message::Stop => return,
             }
         }
@@ -379,6 +400,17 @@ impl Log {
     #[must_use]
     pub fn recovery(&self) -> &LogReport {
         &self.entry.report
+    }
+
+    /// Returns what the log did since its engine was opened.
+    ///
+    /// *Blocking*: until the shard's next turn.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub fn metrics(&self) -> Result<LogMetrics> {
+        let metrics = self.inner.metrics()?.logs.remove(&self.name);
+        metrics.ok_or_else(|| stopped("ask for the metrics"))
     }
 
     /// Appends a batch; its receipt tells when `ack` is met. Waits for room in the queue, drops

@@ -22,6 +22,7 @@
 //!   the same without a thread.
 //! * [`Ack`] - what an append waits for; [`Receipt`] - how it tells; [`Marks`] - how far a log is.
 //! * [`FlushPolicy`] - when to flush what nobody waits for.
+//! * [`metrics`] - counters, histograms and the exposure of every log.
 //! * [`inspect`] - looking at a directory from outside.
 //!
 //! What survives what is promised in `docs/durability.md`; the bytes are in `docs/format.md`.
@@ -34,11 +35,15 @@ mod convert;
 mod core;
 mod engine;
 mod error;
+mod histogram;
 pub mod inspect;
 mod local;
 mod mailbox;
 mod maintenance;
 mod marks;
+pub mod metrics;
+#[cfg(feature = "metrics")]
+mod metrics_export;
 mod opening;
 mod options;
 mod pool;
@@ -55,6 +60,7 @@ pub use engine::{Engine, Log};
 pub use error::{Error, ErrorKind, Outcome, Result};
 pub use local::{LocalEngine, LocalLog, Ticket};
 pub use marks::{Isolation, Marks};
+pub use metrics::{EngineMetrics, Exposure, FlushReasons, Histogram, LogMetrics};
 pub use options::{
     BackendChoice, DEFAULT_SEGMENT_BYTES, FlushPolicy, LogOptions, MAX_LOGS, MAX_NAME_BYTES,
     Options, Preparation,

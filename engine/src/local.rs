@@ -14,6 +14,7 @@ use crate::control::Control;
 use crate::core::{DetachReason, DetachedLog, queued_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::{Isolation, Marks};
+use crate::metrics::EngineMetrics;
 use crate::opening::{OpenedLog, check_options};
 use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
 use crate::reader::Reader;
@@ -170,6 +171,11 @@ impl<P: Platform> LocalEngine<P> {
     #[must_use]
     pub fn failure(&self, log: LocalLog) -> Option<Error> {
         self.entry(log).1.shared.lock().failure.clone()
+    }
+
+    /// Returns what the engine did since it was opened, log by log.
+    pub fn metrics(&mut self) -> EngineMetrics {
+        self.runner.metrics()
     }
 
     /// Returns what opening this log found and did.

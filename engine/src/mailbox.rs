@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use highwater_io::{Wait, Waker};
 
 use crate::core::{DetachReason, DetachedLog, queued_bytes};
+use crate::metrics::EngineMetrics;
 use crate::shard::{Command, LogIndex};
 
 /// What travels to the shard thread.
@@ -21,6 +22,10 @@ pub(crate) enum Message {
     /// A detached log does not come back.
     Forget {
         log: LogIndex,
+    },
+    /// Asks for what was counted so far.
+    Metrics {
+        reply: SyncSender<EngineMetrics>,
     },
     Stop,
 }

@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use highwater_io::random::SeededRandom;
-use highwater_io::{Completion, Io, IoError, IoErrorKind, Monotonic, Operation, Token, Wait};
+use highwater_io::{
+    Backend, Completion, Io, IoError, IoErrorKind, Monotonic, Operation, Token, Wait,
+};
 use highwater_segment::{Offset, RecordBatch};
 
 use crate::ack::Ack;
 use crate::core::{DetachReason, DetachedLog, LogCore, Pending, Turn};
 use crate::error::{Error, Result};
+use crate::metrics::{Counters, EngineMetrics};
 use crate::opening::OpenedLog;
 use crate::options::{LOCK_WAIT, LogSettings, MAX_LOGS};
 use crate::receipt::Promise;
@@ -68,6 +71,9 @@ pub(crate) struct Shard {
     /// Appends for logs that are away for maintenance wait in here, bounded by the queue's bytes.
     waiting: BTreeMap<LogIndex, VecDeque<Pending>>,
     detached: BTreeMap<LogIndex, DetachedLog>,
+    /// What was counted of logs that are away.
+    away: BTreeMap<LogIndex, (String, Counters)>,
+    turns: u64,
     random: SeededRandom,
     pub(crate) released_bytes: usize,
 }
@@ -78,6 +84,8 @@ impl Shard {
             logs: BTreeMap::new(),
             waiting: BTreeMap::new(),
             detached: BTreeMap::new(),
+            away: BTreeMap::new(),
+            turns: 0,
             random: SeededRandom::new(seed),
             released_bytes: 0,
         }
@@ -91,6 +99,7 @@ impl Shard {
         completions: &mut Vec<Completion>,
         operations: &mut Vec<(Token, Operation)>,
     ) {
+        self.turns += 1;
         let mut random = self.random.clone();
         let mut released_bytes = 0;
         let mut turn = Turn {
@@ -111,6 +120,7 @@ impl Shard {
             if let Some((detached, waiting)) = log.take_detached() {
                 self.detached.insert(*index, detached);
                 self.waiting.insert(*index, waiting);
+                self.away.insert(*index, (log.shared.name.clone(), log.take_counters()));
             }
         }
         self.logs.retain(|index, _| !self.detached.contains_key(index));
@@ -162,7 +172,9 @@ impl Shard {
             Command::Attach { log, opened, settings } => {
                 let waiting = self.waiting.remove(&log).unwrap_or_default();
                 self.detached.remove(&log);
-                let core = LogCore::attach(log, *opened, settings, waiting);
+                let counters = self.away.remove(&log).map(|(_, counters)| counters);
+                let core =
+                    LogCore::attach(log, *opened, settings, waiting, counters.unwrap_or_default());
                 let previous = self.logs.insert(log, core);
                 assert!(previous.is_none() && self.logs.len() <= MAX_LOGS, "one log, one place");
             }
@@ -210,6 +222,14 @@ impl Shard {
     /// Returns whether the shard owns the log.
     pub(crate) fn has(&self, index: LogIndex) -> bool {
         self.logs.contains_key(&index)
+    }
+
+    /// Returns what every log did so far.
+    fn metrics(&mut self, now: Monotonic, backend: Backend) -> EngineMetrics {
+        let here = self.logs.values_mut().map(|log| log.metrics(now));
+        let away = self.away.values_mut();
+        let logs = here.chain(away.map(|(name, counters)| (name.clone(), counters.snapshot(now))));
+        EngineMetrics { backend, turns: self.turns, logs: logs.collect() }
     }
 
     /// Returns when to step again although nothing happens.
@@ -305,6 +325,11 @@ impl<I: Io> Runner<I> {
             Wait::AtMost(most) => Wait::AtMost(most.min(left)),
             Wait::Forever => Wait::AtMost(left),
         }
+    }
+
+    /// Returns what was counted so far.
+    pub(crate) fn metrics(&mut self) -> EngineMetrics {
+        self.shard.metrics(self.io.now(), self.io.backend())
     }
 
     /// Returns whether an operation is in flight or waits to be submitted.

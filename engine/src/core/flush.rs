@@ -5,6 +5,7 @@ use highwater_segment::Offset;
 
 use super::waiters::AckContext;
 use super::{Flight, LogCore, Place, State, Turn};
+use crate::metrics::FlushReason;
 
 /// A flush on its way.
 #[derive(Debug)]
@@ -20,10 +21,12 @@ impl LogCore {
     /// Submits a flush if the log is due and none is in flight. Files are flushed in the order of
     /// their offsets, so `flushed` never crosses into a file whose predecessor is unflushed.
     pub(super) fn pump_flush(&mut self, turn: &mut Turn<'_>) {
-        if self.flush.is_some() || !self.is_dirty() || !self.is_due(turn.now) {
+        if self.flush.is_some() || !self.is_dirty() {
             return;
         }
+        let Some(reason) = self.due_for(turn.now) else { return };
         let Some((file, base, covers)) = self.next_to_flush() else { return };
+        self.counters.log.flush_reasons.count(reason);
         assert!(covers.bytes <= self.written.bytes, "D2b: a flush covers only reaped writes");
         // What is written from here on is dirty since its own completion.
         self.dirty_since = (covers.bytes < self.written.bytes).then_some(turn.now);
@@ -50,22 +53,27 @@ impl LogCore {
         None
     }
 
-    fn is_due(&self, now: Monotonic) -> bool {
+    /// Returns why a flush is due now, if it is.
+    fn due_for(&self, now: Monotonic) -> Option<FlushReason> {
         let sealed_is_written = self.files.front().and_then(|file| file.end).is_some_and(|end| {
             self.written.bytes >= end.bytes && self.flushed.mark.offset < end.mark.offset
         });
         let policy = &self.settings.flush;
         let records = self.written.mark.offset.0 - self.flushed.mark.offset.0;
         let bytes = self.written.bytes - self.flushed.bytes;
-        self.waiters.someone_waits_for_flush()
-            || self.waiters.is_full()
-            || sealed_is_written
-            || self.trims.wants_flushed() > self.flushed.mark.offset
-            || matches!(self.state, State::Detaching { .. })
-            || policy.every_group
-            || policy.records.is_some_and(|limit| records >= limit)
-            || policy.bytes.is_some_and(|limit| bytes >= limit)
-            || self.flush_deadline().is_some_and(|deadline| deadline <= now)
+        let over = self.flush_deadline().is_some_and(|deadline| deadline <= now);
+        let reasons = [
+            (FlushReason::Waited, self.waiters.someone_waits_for_flush()),
+            (FlushReason::Waited, self.trims.wants_flushed() > self.flushed.mark.offset),
+            (FlushReason::Roll, sealed_is_written),
+            (FlushReason::Close, matches!(self.state, State::Detaching { .. })),
+            (FlushReason::EveryGroup, policy.every_group),
+            (FlushReason::Records, policy.records.is_some_and(|limit| records >= limit)),
+            (FlushReason::Bytes, policy.bytes.is_some_and(|limit| bytes >= limit)),
+            (FlushReason::Interval, over),
+            (FlushReason::Receipts, self.waiters.is_full()),
+        ];
+        reasons.into_iter().find_map(|(reason, due)| due.then_some(reason))
     }
 
     /// Returns when the oldest unflushed record becomes too old.
@@ -92,7 +100,10 @@ impl LogCore {
             file.settled = true;
         }
         self.flushed = flush.covers;
-        self.flushed_moved(turn.now, flush.submitted_at.unwrap_or(turn.now));
+        let flush_at = flush.submitted_at.unwrap_or(turn.now);
+        self.counters.log.flush_time.record_time(turn.now.since(flush_at));
+        self.counters.flushed(self.flushed.mark.offset, self.flushed.bytes, turn.now);
+        self.flushed_moved(turn.now, flush_at);
     }
 
     /// Tells everyone who waits for the flush that was submitted at `flush_at`.
@@ -102,7 +113,7 @@ impl LogCore {
         }
         self.publish();
         let context = AckContext { flush_at, ..self.ack_context(now) };
-        self.waiters.flushed_moved(&context);
+        self.waiters.flushed_moved(&context, &mut self.counters);
         self.keeper.flushed_moved(now);
     }
 

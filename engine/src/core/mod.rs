@@ -31,6 +31,7 @@ use highwater_segment::{Epoch, Offset, RecordBatch, Salt};
 use crate::ack::{Ack, Progress};
 use crate::error::{Error, ErrorKind};
 use crate::marks::Marks;
+use crate::metrics::{Counters, LogMetrics};
 use crate::opening::{ActiveSegment, OpenedLog};
 use crate::options::LogSettings;
 use crate::receipt::Promise;
@@ -214,6 +215,7 @@ pub(crate) struct LogCore {
     next_sequence: u64,
     /// Something was submitted that has not gone to the kernel yet.
     handing_over: bool,
+    counters: Counters,
     /// The active segment as opening found it, until its file is open here.
     attaching: Option<ActiveSegment>,
     detached: Option<DetachedLog>,
@@ -227,9 +229,11 @@ impl LogCore {
         opened: OpenedLog,
         settings: LogSettings,
         pending: VecDeque<Pending>,
+        mut counters: Counters,
     ) -> Self {
         let log_start = opened.shared.marks().log_start;
         let place = Place { mark: opened.end, bytes: 0 };
+        counters.restart(opened.end.offset);
         let tail = Tail::new(opened.end.position, opened.tail);
         LogCore {
             index,
@@ -261,6 +265,7 @@ impl LogCore {
             flights: BTreeMap::new(),
             next_sequence: 0,
             handing_over: false,
+            counters,
             attaching: opened.active,
             detached: None,
         }
@@ -382,6 +387,16 @@ impl LogCore {
             return None;
         }
         [self.flush_deadline(), self.meta_deadline()].into_iter().flatten().min()
+    }
+
+    /// Returns the log's name and what was counted so far.
+    pub(crate) fn metrics(&mut self, now: Monotonic) -> (String, LogMetrics) {
+        (self.shared.name.clone(), self.counters.snapshot(now))
+    }
+
+    /// Returns the counters of a log that leaves its shard.
+    pub(crate) fn take_counters(&mut self) -> Counters {
+        std::mem::take(&mut self.counters)
     }
 
     /// Poisons the log because a flush of another log on the same file system failed while this

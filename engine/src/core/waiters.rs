@@ -8,6 +8,7 @@ use highwater_segment::{Epoch, Offset};
 use crate::ack::{Ack, Progress};
 use crate::error::Error;
 use crate::marks::Marks;
+use crate::metrics::Counters;
 use crate::receipt::{Appended, Promise, Stages};
 
 /// The most appends of one log that wait for a mark; beyond it no new group is formed and the log
@@ -26,6 +27,8 @@ pub(super) struct Waiter {
     pub(super) submitted_at: Monotonic,
     pub(super) written_at: Monotonic,
     pub(super) acked: bool,
+    /// How many bytes lie before its end since the log was attached.
+    pub(super) bytes: u64,
 }
 
 /// The appends of a log that are not flushed yet.
@@ -62,11 +65,16 @@ impl Waiters {
         self.waiting_for_flush > 0
     }
 
-    pub(super) fn push(&mut self, mut waiter: Waiter, context: &AckContext) {
+    pub(super) fn push(
+        &mut self,
+        mut waiter: Waiter,
+        context: &AckContext,
+        counters: &mut Counters,
+    ) {
         let last = self.unwritten.back().or(self.unflushed.back());
         assert!(last.is_none_or(|last| last.end <= waiter.end), "A9: acks keep the order");
         if waiter.ack.is_met(waiter.end, &context.progress) {
-            acknowledge(&mut waiter, context);
+            acknowledge(&mut waiter, context, counters);
         }
         self.unwritten.push_back(waiter);
     }
@@ -77,6 +85,7 @@ impl Waiters {
         end: Offset,
         submitted_at: Monotonic,
         context: &AckContext,
+        counters: &mut Counters,
     ) {
         assert!(end <= context.progress.leader_written, "who is told of a write finds it");
         while self.unwritten.front().is_some_and(|waiter| waiter.end <= end) {
@@ -85,7 +94,7 @@ impl Waiters {
             waiter.submitted_at = submitted_at.max(waiter.assigned_at);
             waiter.written_at = context.now;
             if !waiter.acked && waiter.ack.is_met(waiter.end, &context.progress) {
-                acknowledge(&mut waiter, context);
+                acknowledge(&mut waiter, context, counters);
             }
             // An acked append whose receipt was dropped has nobody to tell of its flush.
             if waiter.acked && !waiter.cell.is_heard() {
@@ -97,7 +106,7 @@ impl Waiters {
     }
 
     /// Handles a move of `flushed` by a flush that was submitted at `context.flush_at`.
-    pub(super) fn flushed_moved(&mut self, context: &AckContext) {
+    pub(super) fn flushed_moved(&mut self, context: &AckContext, counters: &mut Counters) {
         while self.unflushed.front().is_some_and(|w| w.end <= context.progress.leader_flushed) {
             let Some(mut waiter) = self.unflushed.pop_front() else { return };
             if !waiter.acked {
@@ -106,7 +115,7 @@ impl Waiters {
                     waiter.ack.is_met(waiter.end, &context.progress),
                     "D1: on a single replica a flush meets every policy"
                 );
-                acknowledge(&mut waiter, context);
+                acknowledge(&mut waiter, context, counters);
             }
             waiter.cell.flush(Ok(appended(&waiter, context)));
         }
@@ -122,9 +131,13 @@ impl Waiters {
     }
 }
 
-fn acknowledge(waiter: &mut Waiter, context: &AckContext) {
+fn acknowledge(waiter: &mut Waiter, context: &AckContext, counters: &mut Counters) {
     assert!(waiter.ack.is_met(waiter.end, &context.progress), "D1: an ack is honest");
     waiter.acked = true;
+    if waiter.records > 0 {
+        counters.acked(waiter.end, waiter.bytes, context.now);
+        counters.log.ack_time.record_time(context.now.since(waiter.cell.asked_at));
+    }
     waiter.cell.ack(Ok(appended(waiter, context)));
 }
 

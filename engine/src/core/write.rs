@@ -11,6 +11,7 @@ use super::{Flight, LogCore, Place, State, Turn, queued_bytes};
 use crate::ack::Ack;
 use crate::convert::{to_u64, to_usize};
 use crate::error::{Error, ErrorKind};
+use crate::metrics::FlushReason;
 use crate::options::{GROUP_BYTES, WRITES_IN_FLIGHT};
 
 /// The most bytes reserved ahead at once.
@@ -106,11 +107,13 @@ impl LogCore {
                 submitted_at: turn.now,
                 written_at: turn.now,
                 acked: false,
+                bytes: self.written_or_in_flight().bytes,
             };
-            let context = self.ack_context(turn.now);
-            self.waiters.push(waiter, &context);
-            self.waiters.written_moved(self.written.mark.offset, turn.now, &context);
-            self.waiters.flushed_moved(&context);
+            let (written, context) = (self.written.mark.offset, self.ack_context(turn.now));
+            let counters = &mut self.counters;
+            self.waiters.push(waiter, &context, counters);
+            self.waiters.written_moved(written, turn.now, &context, counters);
+            self.waiters.flushed_moved(&context, counters);
         }
     }
 
@@ -168,9 +171,11 @@ impl LogCore {
         let span = to_usize(end.block_end().0 - start.block_start().0);
         let mut buffer = self.take_buffer(span);
         copy(&mut buffer, 0, &self.tail.bytes);
+        let bytes_before = self.written_or_in_flight().bytes;
         let mut at = prefix;
         for _ in 0..plan.batches {
-            at = self.place_batch(&mut buffer, at, turn);
+            let bytes = bytes_before + to_u64(at - prefix);
+            at = self.place_batch(&mut buffer, at, bytes, turn);
         }
         assert_eq!(to_u64(at - prefix), plan.bytes, "the group is as long as planned");
         let rest = buffer.get_mut(at..span).unwrap_or_default();
@@ -190,7 +195,13 @@ impl LogCore {
         self.submit_group(buffer, start.block_start(), span, plan, turn);
     }
 
-    fn place_batch(&mut self, buffer: &mut AlignedBuffer, at: usize, turn: &mut Turn<'_>) -> usize {
+    fn place_batch(
+        &mut self,
+        buffer: &mut AlignedBuffer,
+        at: usize,
+        bytes_before: u64,
+        turn: &mut Turn<'_>,
+    ) -> usize {
         let Some(pending) = self.pending.pop_front() else { panic!("the plan counted a batch") };
         let Some(batch) = pending.batch else { panic!("the plan counted a batch") };
         self.count_drained();
@@ -216,9 +227,12 @@ impl LogCore {
             submitted_at: turn.now,
             written_at: turn.now,
             acked: false,
+            bytes: bytes_before + batch.disk_bytes(),
         };
+        self.counters.log.batches += 1;
+        self.counters.log.records += u64::from(batch.record_count());
         let context = self.ack_context(turn.now);
-        self.waiters.push(waiter, &context);
+        self.waiters.push(waiter, &context, &mut self.counters);
         end
     }
 
@@ -254,6 +268,11 @@ impl LogCore {
         let end = Place { mark, bytes: before.bytes + plan.bytes };
         let operation = Operation::Write { file, position: position.0, buffer, length, dsync };
         let token = self.submit(Flight::Write, operation, turn);
+        let counters = &mut self.counters.log;
+        counters.groups += 1;
+        counters.bytes += plan.bytes;
+        counters.written_bytes += to_u64(length);
+        counters.group_bytes.record(plan.bytes);
         self.writes.push_back(WriteInFlight { token, submitted_at: None, end, dsync, done: false });
         assert!(self.writes.len() <= WRITES_IN_FLIGHT, "writes in flight are bounded");
     }
@@ -297,10 +316,18 @@ impl LogCore {
         }
         // Who is told of an append finds it: the marks are public before the ack is.
         self.publish();
-        let context = self.ack_context(turn.now);
+        let (context, counters) = (self.ack_context(turn.now), &mut self.counters);
         for write in self.writes.drain(..done) {
             let submitted_at = write.submitted_at.unwrap_or(turn.now);
-            self.waiters.written_moved(write.end.mark.offset, submitted_at, &context);
+            let time = turn.now.since(submitted_at);
+            counters.log.write_time.record_time(time);
+            if write.dsync {
+                counters.log.durable_writes += 1;
+                counters.log.flush_reasons.count(FlushReason::Waited);
+                counters.log.flush_time.record_time(time);
+                counters.flushed(self.flushed.mark.offset, self.flushed.bytes, turn.now);
+            }
+            self.waiters.written_moved(write.end.mark.offset, submitted_at, &context, counters);
         }
         if self.flushed == self.written {
             self.flushed_moved(turn.now, turn.now);

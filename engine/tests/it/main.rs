@@ -2,6 +2,7 @@
 
 mod basics;
 mod local;
+mod metrics;
 mod outside;
 mod stages;
 mod trim;
