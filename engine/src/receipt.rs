@@ -66,7 +66,15 @@ impl Appended {
 struct State {
     acked: Option<Result<Appended>>,
     flushed: Option<Result<Appended>>,
-    waker: Option<std::task::Waker>,
+    /// How many threads are blocked on this receipt: with none, telling costs no system call.
+    blocked: u32,
+    task: Option<std::task::Waker>,
+}
+
+impl State {
+    fn someone_waits(&self) -> bool {
+        self.blocked > 0 || self.task.is_some()
+    }
 }
 
 /// What a receipt and the shard share.
@@ -87,31 +95,43 @@ impl ReceiptCell {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the ack. The first word counts.
-    pub(crate) fn ack(&self, result: Result<Appended>) {
+    /// Gives the ack. The first word counts. Returns whether someone is to be woken.
+    fn put_ack(&self, result: Result<Appended>) -> bool {
         let mut state = self.lock();
         if state.acked.is_some() {
-            return;
+            return false;
         }
         if result.is_err() && state.flushed.is_none() {
             state.flushed = Some(result.clone());
         }
         state.acked = Some(result);
-        let waker = state.waker.take();
-        drop(state);
-        self.changed.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        state.someone_waits()
     }
 
-    /// Says that the append is flushed, or that this will not be known.
-    pub(crate) fn flush(&self, result: Result<Appended>) {
+    /// Says that the append is flushed, or that this will not be known; and that it is acked, if
+    /// that was not said before. Returns whether someone is to be woken.
+    fn put_flush(&self, result: Result<Appended>) -> bool {
         let mut state = self.lock();
+        if state.acked.is_none() {
+            state.acked = Some(result.clone());
+        }
         if state.flushed.is_none() {
             state.flushed = Some(result);
-            drop(state);
+        }
+        state.someone_waits()
+    }
+
+    /// Wakes everyone who waits: they see what was put before.
+    fn wake(&self) {
+        let mut state = self.lock();
+        let blocked = state.blocked > 0;
+        let task = if state.acked.is_some() { state.task.take() } else { None };
+        drop(state);
+        if blocked {
             self.changed.notify_all();
+        }
+        if let Some(task) = task {
+            task.wake();
         }
     }
 
@@ -143,24 +163,68 @@ impl Promise {
     pub(crate) fn is_heard(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
+
+    /// Returns when the append was asked for.
+    pub(crate) fn asked_at(&self) -> Monotonic {
+        self.0.asked_at
+    }
+
+    /// Gives the ack and wakes who waits for it. The first word counts.
+    pub(crate) fn ack(&self, result: Result<Appended>) {
+        if self.0.put_ack(result) {
+            self.0.wake();
+        }
+    }
+
+    /// Says that the append will not be known to be acked or flushed.
+    pub(crate) fn fail(&self, error: &Error) {
+        if self.0.put_ack(Err(error.clone())) | self.0.put_flush(Err(error.clone())) {
+            self.0.wake();
+        }
+    }
+
+    /// Gives the ack; who waits for it is woken with `wakes`.
+    pub(crate) fn ack_with(&self, result: Appended, wakes: &mut Wakes) {
+        if self.is_heard() && self.0.put_ack(Ok(result)) {
+            wakes.0.push(Arc::clone(&self.0));
+        }
+    }
+
+    /// Says that the append is flushed, and acked with that; who waits is woken with `wakes`.
+    pub(crate) fn flush_with(&self, result: Appended, wakes: &mut Wakes) {
+        if self.is_heard() && self.0.put_flush(Ok(result)) {
+            wakes.0.push(Arc::clone(&self.0));
+        }
+    }
 }
 
-impl std::ops::Deref for Promise {
-    type Target = ReceiptCell;
+/// Receipts whose waiters are to be woken together, once all of a group are answered: a producer
+/// then finds all of its acks instead of waking for each.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes(Vec<Arc<ReceiptCell>>);
 
-    fn deref(&self) -> &ReceiptCell {
-        &self.0
+impl Wakes {
+    pub(crate) fn wake_all(&mut self) {
+        for cell in self.0.drain(..) {
+            cell.wake();
+        }
+    }
+}
+
+impl Drop for Wakes {
+    /// Whatever ends the shard, nobody goes on waiting for an ack that was given.
+    fn drop(&mut self) {
+        self.wake_all();
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if self.is_heard() && !self.is_settled() {
+        if self.is_heard() && !self.0.is_settled() {
             let error = Error::new(ErrorKind::Closed, "append to", "a log")
                 .detail("the engine stopped before it was acked")
                 .unknown();
-            self.ack(Err(error.clone()));
-            self.flush(Err(error));
+            self.fail(&error);
         }
     }
 }
@@ -209,6 +273,12 @@ impl Receipt {
         self.cell.acked()
     }
 
+    /// Returns the flush, as [`wait_flushed`](Self::wait_flushed) would, if it is there.
+    #[must_use]
+    pub fn poll_flushed(&self) -> Option<Result<Appended>> {
+        self.cell.flushed()
+    }
+
     fn wait_for(
         &self,
         timeout: Option<Duration>,
@@ -220,19 +290,21 @@ impl Receipt {
             if let Some(result) = pick(&state) {
                 return result;
             }
-            state = match deadline {
-                None => self.cell.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.since(monotonic_now());
-                    if left.is_zero() {
-                        return Err(Error::new(ErrorKind::Timeout, "wait for", "an append")
-                            .detail("the time given is over")
-                            .unknown());
-                    }
-                    let waited = self.cell.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+            let left = deadline.map(|deadline| deadline.since(monotonic_now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(Error::new(ErrorKind::Timeout, "wait for", "an append")
+                    .detail("the time given is over")
+                    .unknown());
+            }
+            state.blocked += 1;
+            let changed = &self.cell.changed;
+            state = match left {
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            state.blocked -= 1;
         }
     }
 }
@@ -245,7 +317,7 @@ impl Future for Receipt {
         match state.acked.clone() {
             Some(result) => Poll::Ready(result),
             None => {
-                state.waker = Some(context.waker().clone());
+                state.task = Some(context.waker().clone());
                 Poll::Pending
             }
         }

@@ -135,6 +135,13 @@ impl Shard {
         }
     }
 
+    /// Wakes who was answered by the last step.
+    fn wake_all(&mut self) {
+        for log in self.logs.values_mut() {
+            log.wake_all();
+        }
+    }
+
     fn complete(&mut self, completion: Completion, turn: &mut Turn<'_>) {
         let index = LogIndex::try_from(completion.token.0 >> 48).unwrap_or(LogIndex::MAX);
         // A durable write or a synced name that fails has used up the one report of the device
@@ -307,6 +314,7 @@ impl<I: Io> Runner<I> {
     fn step(&mut self, commands: Vec<Command>) {
         let time = (self.io.now(), self.io.wall_clock_ms());
         self.shard.step(time, commands, &mut self.completions, &mut self.operations);
+        self.shard.wake_all();
         self.backlog.extend(self.operations.drain(..));
         while self.io.in_flight() < self.io.capacity() {
             let Some((token, operation)) = self.backlog.pop_front() else { break };

@@ -389,6 +389,11 @@ impl LogCore {
         [self.flush_deadline(), self.meta_deadline()].into_iter().flatten().min()
     }
 
+    /// Wakes who was answered since the last time.
+    pub(crate) fn wake_all(&mut self) {
+        self.waiters.wake_all();
+    }
+
     /// Returns the log's name and what was counted so far.
     pub(crate) fn metrics(&mut self, now: Monotonic) -> (String, LogMetrics) {
         (self.shared.name.clone(), self.counters.snapshot(now))

@@ -9,7 +9,7 @@ use crate::ack::{Ack, Progress};
 use crate::error::Error;
 use crate::marks::Marks;
 use crate::metrics::Counters;
-use crate::receipt::{Appended, Promise, Stages};
+use crate::receipt::{Appended, Promise, Stages, Wakes};
 
 /// The most appends of one log that wait for a mark; beyond it no new group is formed and the log
 /// is due.
@@ -38,6 +38,8 @@ pub(super) struct Waiters {
     unflushed: VecDeque<Waiter>,
     /// How many of `unflushed` are not acked: they wait for the flush.
     waiting_for_flush: usize,
+    /// Who is to be woken at the end of the turn.
+    wakes: Wakes,
 }
 
 /// What stands in an ack besides the waiter's own data.
@@ -75,6 +77,7 @@ impl Waiters {
         assert!(last.is_none_or(|last| last.end <= waiter.end), "A9: acks keep the order");
         if waiter.ack.is_met(waiter.end, &context.progress) {
             acknowledge(&mut waiter, context, counters);
+            waiter.cell.ack_with(appended(&waiter, context), &mut self.wakes);
         }
         self.unwritten.push_back(waiter);
     }
@@ -95,6 +98,7 @@ impl Waiters {
             waiter.written_at = context.now;
             if !waiter.acked && waiter.ack.is_met(waiter.end, &context.progress) {
                 acknowledge(&mut waiter, context, counters);
+                waiter.cell.ack_with(appended(&waiter, context), &mut self.wakes);
             }
             // An acked append whose receipt was dropped has nobody to tell of its flush.
             if waiter.acked && !waiter.cell.is_heard() {
@@ -117,28 +121,32 @@ impl Waiters {
                 );
                 acknowledge(&mut waiter, context, counters);
             }
-            waiter.cell.flush(Ok(appended(&waiter, context)));
+            waiter.cell.flush_with(appended(&waiter, context), &mut self.wakes);
         }
+    }
+
+    /// Wakes who was answered since the last time.
+    pub(super) fn wake_all(&mut self) {
+        self.wakes.wake_all();
     }
 
     /// Tells everyone that it will not be known.
     pub(super) fn fail_all(&mut self, error: &Error) {
         for waiter in self.unwritten.drain(..).chain(self.unflushed.drain(..)) {
-            waiter.cell.ack(Err(error.clone()));
-            waiter.cell.flush(Err(error.clone()));
+            waiter.cell.fail(error);
         }
         self.waiting_for_flush = 0;
     }
 }
 
+/// Notes that the ack is given with what follows.
 fn acknowledge(waiter: &mut Waiter, context: &AckContext, counters: &mut Counters) {
     assert!(waiter.ack.is_met(waiter.end, &context.progress), "D1: an ack is honest");
     waiter.acked = true;
     if waiter.records > 0 {
         counters.acked(waiter.end, waiter.bytes, context.now);
-        counters.log.ack_time.record_time(context.now.since(waiter.cell.asked_at));
+        counters.log.ack_time.record_time(context.now.since(waiter.cell.asked_at()));
     }
-    waiter.cell.ack(Ok(appended(waiter, context)));
 }
 
 fn appended(waiter: &Waiter, context: &AckContext) -> Appended {
@@ -153,7 +161,7 @@ fn appended(waiter: &Waiter, context: &AckContext) -> Appended {
 
 fn stages(waiter: &Waiter, context: &AckContext) -> Stages {
     let mut stages =
-        Stages { queued: waiter.assigned_at.since(waiter.cell.asked_at), ..Default::default() };
+        Stages { queued: waiter.assigned_at.since(waiter.cell.asked_at()), ..Default::default() };
     if waiter.end <= context.progress.leader_written {
         stages.submitted = waiter.submitted_at.since(waiter.assigned_at);
         stages.written = waiter.written_at.since(waiter.submitted_at);
