@@ -44,6 +44,7 @@ mod marks;
 pub mod metrics;
 #[cfg(feature = "metrics")]
 mod metrics_export;
+mod names;
 mod opening;
 mod options;
 mod pool;

@@ -25,6 +25,7 @@ use crate::convert::{to_u64, to_usize};
 use crate::core::Sealed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Marks;
+use crate::names;
 use crate::options::{DEFAULT_SEGMENT_BYTES, LogOptions, Preparation};
 use crate::pool::{pool_directory, prepare_segment};
 use crate::recover::{Recovery, recover};
@@ -113,7 +114,11 @@ pub(crate) fn open_log<I: Io>(
     io.sync_directory(place.root)?;
     io.sync_directory(&place.root.join(POOL_DIRECTORY))?;
     io.sync_directory(&directory)?;
-    let entries = io.list(&directory)?;
+    let mut entries = io.list(&directory)?;
+    if names::restore(io, &directory, &entries)? {
+        io.sync_directory(&directory)?;
+        entries = io.list(&directory)?;
+    }
     let bases = segment_bases(&entries);
     let slots = if entries.iter().any(|entry| entry.name == META_FILE_NAME) {
         read_meta_flushed(io, &directory)?
@@ -355,8 +360,9 @@ pub(crate) fn ensure_meta_file<I: Io>(io: &mut Blocking<I>, directory: &Path) ->
     let path = directory.join(META_FILE_NAME);
     let file = match io.open(&path, Access::CreateNew, true) {
         Ok((file, _)) => file,
-        // Left over from a creation that a crash cut short.
+        // Left over from a creation that a crash or a failed sync cut short.
         Err(error) if error.kind == IoErrorKind::AlreadyExists => {
+            names::renew(io, directory, META_FILE_NAME)?;
             io.open(&path, Access::ReadWrite, true)?.0
         }
         Err(error) => return Err(error.into()),

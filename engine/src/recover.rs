@@ -20,6 +20,7 @@ use highwater_segment::{BLOCK_BYTES, Epoch, FIRST_BATCH, Generation, Offset, Pos
 use crate::convert::{to_u64, to_usize};
 use crate::core::Sealed;
 use crate::error::{Error, ErrorKind, Result};
+use crate::names;
 use crate::opening::{
     ActiveSegment, OpenedLog, POOL_DIRECTORY, Place, below_start, create_segment, flush_to_media,
     publish, read_tail, write_meta_twice,
@@ -418,6 +419,9 @@ fn carry_out<I: Io>(
     if let Some(from) = recovery.rewrite_from {
         for segment in kept.iter().filter(|segment| segment.base >= from.segment) {
             rewrite(io, &from, &mark, (segment.base, segment.file, segment.length))?;
+            if segment.base > from.segment || from.position == FIRST_BATCH {
+                names::renew(io, recovery.directory, &segment_file_name(segment.base))?;
+            }
         }
     }
     let mut tail = Vec::new();

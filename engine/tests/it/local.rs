@@ -99,6 +99,50 @@ fn a_log_comes_back_after_a_reopening_that_failed() {
     }
 }
 
+/// After a directory sync that failed - its names are seen, never reach the media, and the next
+/// sync succeeds - a log that appends again loses nothing of it to a power cut.
+fn survives_a_lost_name(nth: u64, before: u64) {
+    let case = format!("directory sync {nth} after {before} appends fails");
+    let disk = SimDisk::new(1, SimProfile::default());
+    let mut engine = LocalEngine::open(disk.start_process(), &Options::at("/data")).expect("opens");
+    let options = LogOptions { segment_bytes: Some(64 << 10), ..Default::default() };
+    let fault = FaultRule::new("sync directory", LOG, Fault::FlushError).nth(nth);
+    if before == 0 {
+        disk.inject(fault.clone());
+    }
+    let log = (0..2).find_map(|_| engine.log(LOG, &options).ok()).expect("at the second attempt");
+    let large = |number: u64| {
+        let value: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(40_000).collect();
+        RecordBatch::builder().value(&value).build().expect("it fits")
+    };
+    let mut next = 0;
+    while next < 5 {
+        if next == before && before > 0 {
+            disk.inject(fault.clone());
+        }
+        let ticket = engine.append(log, large(next), Ack::LEADER_FLUSHED).expect("is queued");
+        match engine.run_until(&ticket) {
+            Ok(_) => next += 1,
+            Err(_) => {
+                let marks = (0..2).find_map(|_| engine.reopen(log).ok());
+                next = marks.expect("at the second attempt").log_end.0;
+            }
+        }
+    }
+    assert_eq!(disk.rules_left(), 0, "{case}: it was met");
+    disk.power_cut(Survival::Nothing);
+    let (engine, log) = open(&disk);
+    assert_eq!(engine.marks(log).log_end, Offset(next), "{case}");
+    let batches = engine.read(log, Offset(0), Isolation::Durable).expect("readable");
+    assert_eq!(batches.map(|batch| batch.expect("undamaged")).count(), 5, "{case}");
+}
+
+#[test]
+fn a_directory_sync_that_fails_once_loses_no_name() {
+    (0..4).for_each(|nth| survives_a_lost_name(nth, 0));
+    (1..5).for_each(|before| survives_a_lost_name(0, before));
+}
+
 #[test]
 fn an_engine_with_a_log_that_stayed_closed_says_why_when_it_is_closed() {
     let disk = SimDisk::new(1, SimProfile::default());

@@ -1,14 +1,16 @@
 //! D9 and "flushed before use, in both slots": what stands in `log.meta` on the media.
 //!
 //! Verified: no good slot claims more flushed than the engine knows, or a lower start of the log
-//! than the engine shows; after an opening or a
-//! truncation both slots hold its generation and epoch. Not verified: the names on the media
+//! than the engine shows; after an opening or a truncation both slots hold its generation and
+//! epoch; recovery scans two segments at most. Not verified: the names on the media
 //! (power cuts on copies do that).
 
 use std::path::Path;
 
+use highwater::LogReport;
 use highwater_io::sim::SimDisk;
 use highwater_segment::meta::{LogMeta, META_FILE_NAME, decode_slots};
+use highwater_segment::recovery::SegmentCase;
 
 use crate::failure::{Check, broken, ensure};
 use crate::oracle::LogModel;
@@ -50,4 +52,16 @@ pub(crate) fn not_ahead(disk: &SimDisk, root: &Path, model: &LogModel) -> Check 
         })?;
     }
     Ok(())
+}
+
+/// Checks that at most two segments hold anything above the mark that opening found: so much is
+/// what a roll may leave unflushed, and what recovery has to scan.
+pub(crate) fn scan_is_bounded(report: &LogReport) -> Check {
+    let walked = report.segment_cases.iter().filter(|(_, case)| *case == SegmentCase::S1Follows);
+    let bases: Vec<_> = walked.map(|(base, _)| *base).collect();
+    let ends = bases.iter().skip(1).copied().chain([report.log_end]);
+    let above = ends.filter(|end| *end > report.mark).count();
+    ensure(above <= 2, "two segments", || {
+        format!("{above} segments of {} were scanned: {report:?}", report.name)
+    })
 }

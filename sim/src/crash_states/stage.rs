@@ -259,6 +259,7 @@ impl Stage {
             ensure(sound, "false corruption", || format!("{report:?}"))?;
             model.resolve(report.log_end.0)?;
             model.opened(report)?;
+            media::scan_is_bounded(report)?;
             model.exists = Exists::Yes;
             if !self.log(log)? || !self.read_whole(log)? {
                 return Ok(false);

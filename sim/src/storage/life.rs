@@ -31,8 +31,8 @@ pub(crate) struct Life {
     pub(crate) handles: Vec<Option<LocalLog>>,
     /// The boundary at which it began.
     pub(crate) began: u64,
-    /// Logs that did not come back from maintenance.
-    pub(crate) out_of_service: Vec<bool>,
+    /// The handles of logs that did not come back from maintenance.
+    pub(crate) out_of_service: Vec<Option<LocalLog>>,
     /// The highest segment of each log when the life began.
     pub(crate) segments: Vec<u64>,
 }
@@ -92,7 +92,7 @@ impl World {
             engine,
             handles: vec![None; count],
             began,
-            out_of_service: vec![false; count],
+            out_of_service: vec![None; count],
             segments: (0..count).map(|index| self.last_segment(index)).collect(),
         };
         let faults = self.disk.rules_left() < had_rules;
@@ -183,6 +183,7 @@ impl World {
         let (durable, written) = (model.durable_floor, model.written_floor);
         model.resolve(report.log_end.0)?;
         model.opened(report)?;
+        media::scan_is_bounded(report)?;
         model.exists = Exists::Yes;
         let survived = durable < written && report.log_end.0 >= written;
         self.coverage.add("written but not flushed survives a kill", u64::from(survived));

@@ -19,7 +19,14 @@ impl World {
     pub(crate) fn step(&mut self, life: &mut Life, silent: bool) -> Check {
         let index = self.random.index(self.logs.len());
         if life.handles[index].is_none() {
-            if silent || life.out_of_service[index] {
+            if silent {
+                return Ok(());
+            }
+            if let Some(handle) = life.out_of_service[index].take() {
+                life.handles[index] = Some(handle);
+                self.reopen(life, index)?;
+                let back = life.handles[index].is_some() && life.platform.is_alive();
+                self.coverage.add("back in service", u64::from(back));
                 return Ok(());
             }
             return self.take_handle(life, index);
@@ -295,13 +302,13 @@ impl World {
             ensure(excused || full || trimmed, "maintenance", || format!("log-{index}: {error}"))?;
         }
         if life.engine.failure(handle).is_some() {
-            // It did not come back: the next life opens it.
+            // It did not come back: it is reopened later, or the next life opens it.
             self.note(|| format!("log-{index} is out of service"));
             let model = &mut self.logs[index];
             model.observe(life.engine.marks(handle)).ok();
             model.poisoned_at = model.poisoned_at.or(Some(model.durable_floor));
             life.handles[index] = None;
-            life.out_of_service[index] = true;
+            life.out_of_service[index] = Some(handle);
             return ensure(excused, "D14", || format!("log-{index} is out of service"));
         }
         let marks = life.engine.marks(handle);
@@ -338,7 +345,7 @@ impl World {
         Ok(())
     }
 
-    /// Places one write or flush error that will hit this log.
+    /// Places one failing write, flush or directory sync that will hit this log.
     fn place_fault(&mut self, index: usize) -> Check {
         if self.disk.rules_left() > 0 {
             return Ok(());
@@ -346,7 +353,9 @@ impl World {
         let nth = self.random.below(6);
         let name = &self.logs[index].name;
         let flush = self.plan.flush_errors && (!self.plan.write_errors || self.random.chance(1, 2));
-        let rule = if flush {
+        let rule = if flush && self.random.chance(1, 4) {
+            FaultRule::new("sync directory", &format!("/{name}"), Fault::FlushError)
+        } else if flush {
             FaultRule::new("flush", &format!("/{name}/"), Fault::FlushError)
         } else {
             FaultRule::new("write", &format!("/{name}/"), Fault::WriteError)

@@ -1,0 +1,44 @@
+//! Names that a failed sync of their directory may have lost.
+//!
+//! As with pages, the kernel can report such a failure once and then pretend that all is well: the
+//! name is seen, the next sync succeeds, and a power cut takes the file. A name is written anew by
+//! renaming the file away and back; the next sync covers both. That is done only to files in which
+//! nothing counts as flushed, for a power cut between the two can leave the other name, and a
+//! second one take it.
+
+use std::path::Path;
+
+use highwater_io::{Blocking, Entry, Io};
+use highwater_segment::meta::META_FILE_NAME;
+use highwater_segment::segment::parse_segment_file_name;
+
+use crate::error::Result;
+
+/// Behind the name of a file that is being renamed away and back.
+const AWAY: &str = ".away";
+
+/// Writes the name of a file anew; the caller syncs the directory.
+pub(crate) fn renew<I: Io>(io: &mut Blocking<I>, directory: &Path, name: &str) -> Result<()> {
+    let away = directory.join(format!("{name}{AWAY}"));
+    io.rename(directory.join(name), away.clone())?;
+    Ok(io.rename(away, directory.join(name))?)
+}
+
+/// Gives files back the names that a crash inside [`renew`] left them without. Returns whether
+/// there were any; the caller syncs the directory.
+pub(crate) fn restore<I: Io>(
+    io: &mut Blocking<I>,
+    directory: &Path,
+    entries: &[Entry],
+) -> Result<bool> {
+    let ours = |name: &&str| *name == META_FILE_NAME || parse_segment_file_name(name).is_some();
+    // Both names at once are nobody's crash: a rename within a directory survives whole or not.
+    let free = |name: &&str| entries.iter().all(|entry| entry.name != *name);
+    let away = entries.iter().filter_map(|entry| entry.name.strip_suffix(AWAY));
+    let mut any = false;
+    for name in away.filter(ours).filter(free) {
+        io.rename(directory.join(format!("{name}{AWAY}")), directory.join(name))?;
+        any = true;
+    }
+    Ok(any)
+}
