@@ -149,6 +149,10 @@ impl<I: Io> Reader<I> {
             match walk.walker.step(&mut self.io) {
                 Ok(Walked::Padding) => {}
                 Ok(Walked::Batch { header, .. }) if was_cut_off(&self.epochs, &header) => {
+                    if walk.by_hint {
+                        self.forget_hints()?;
+                        continue;
+                    }
                     let error = self.missing(&self.shared.lock().segments);
                     return Err(error);
                 }
@@ -174,15 +178,11 @@ impl<I: Io> Reader<I> {
                     walk.walker.forget();
                 }
                 Err(WalkError::Stop(_)) if walk.by_hint => {
-                    let file = walk.walker.file();
-                    let base = walk.base;
-                    self.walker = None;
-                    self.io.close(file)?;
-                    self.without_hints = Some(base);
                     if self.is_overtaken() {
+                        self.drop_walker()?;
                         continue;
                     }
-                    self.segment(base)?.index().truncate(0);
+                    self.forget_hints()?;
                     looked_again = false;
                 }
                 Err(WalkError::Stop(stop)) => {
@@ -335,6 +335,15 @@ impl<I: Io> Reader<I> {
         let chain = Chain::new(salt, position, offset, Epoch(0), rule);
         let walker = Walker::new(file, chain);
         Ok(Some(Walk { walker, base: info.base, by_hint: hint.is_some() }))
+    }
+
+    /// Begins anew at the segment's start: the index led nowhere, or behind a cut (D8).
+    fn forget_hints(&mut self) -> Result<()> {
+        let Some(base) = self.walker.as_ref().map(|walk| walk.base) else { return Ok(()) };
+        self.drop_walker()?;
+        self.without_hints = Some(base);
+        self.segment(base)?.index().truncate(0);
+        Ok(())
     }
 
     fn drop_walker(&mut self) -> Result<()> {

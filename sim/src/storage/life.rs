@@ -19,7 +19,7 @@ use crate::failure::{Check, broken, ensure};
 use crate::oracle::Exists;
 
 /// I/O boundaries of one life, at most: a loop that does not end is a failure, not a hang.
-pub(crate) const BOUNDARIES_MAX: u64 = 1_000_000;
+pub(crate) const BOUNDARIES_MAX: u64 = 100_000;
 /// Openings of one life that may crash before one is left alone.
 const OPENINGS_MAX: u32 = 5;
 
