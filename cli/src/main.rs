@@ -1,6 +1,6 @@
 //! `highwater`: logs from the command line.
 //!
-//! Exit codes: 0 ok, 1 error, 2 usage, 6 corruption found. Standard output carries only what was
+//! Exit codes: 0 ok, 1 error, 2 usage, 6 corruption found, 130 interrupted. Standard output carries only what was
 //! asked for; everything else goes to standard error.
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ mod acks;
 mod append;
 mod args;
 mod batches;
+mod bench;
 mod dump;
 mod findings;
 mod input;
@@ -24,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::output::{Exit, Failure};
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 6 corruption found.";
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 6 corruption found, 130 interrupted.";
 
 /// Append to, read and inspect record-batch logs.
 #[derive(Debug, Parser)]
@@ -42,6 +43,7 @@ enum Verb {
     Verify(verify::Arguments),
     Logs(logs::Arguments),
     Repair(repair::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Logs(arguments) => logs::run(&arguments),
         Verb::Repair(arguments) => repair::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
     };
     let exit = match result {
         Ok(exit) => exit,

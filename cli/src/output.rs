@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Error,
     Usage,
     Corruption,
+    /// By Ctrl-C; what there was is told all the same.
+    Interrupted,
 }
 
 impl Exit {
@@ -24,6 +26,7 @@ impl Exit {
             Exit::Error => 1,
             Exit::Usage => 2,
             Exit::Corruption => 6,
+            Exit::Interrupted => 130,
         })
     }
 

@@ -31,6 +31,11 @@ impl<I: Io> Blocking<I> {
         &mut self.io
     }
 
+    /// Returns the [`Io`] beneath, idle, with the files that are open on it.
+    pub fn into_io(self) -> I {
+        self.io
+    }
+
     /// Runs one operation to its end. The buffer of a read or write comes back in any case.
     ///
     /// # Errors
