@@ -192,7 +192,8 @@ fn file_name(path: &Path) -> Option<String> {
 fn model(block: &Path) -> Option<String> {
     let device = block.join("device");
     let parts = ["vendor", "model"].map(|name| read(&device.join(name)));
-    let words: Vec<_> = parts.into_iter().flatten().filter(|part| !part.starts_with("0x")).collect();
+    let words: Vec<_> =
+        parts.into_iter().flatten().filter(|part| !part.starts_with("0x")).collect();
     let driver = || device.join("driver").canonicalize().ok().as_deref().and_then(file_name);
     let backing = || read(&block.join("loop/backing_file"));
     if words.is_empty() { driver().or_else(backing) } else { Some(words.join(" ")) }
@@ -200,8 +201,8 @@ fn model(block: &Path) -> Option<String> {
 
 /// Returns whether a hypervisor provides the disk, as far as its driver or its name tells.
 fn is_virtual(block: &Path) -> bool {
-    let by_name = file_name(block)
-        .is_some_and(|name| name.starts_with("vd") || name.starts_with("xvd"));
+    let by_name =
+        file_name(block).is_some_and(|name| name.starts_with("vd") || name.starts_with("xvd"));
     let model = model(block).unwrap_or_default().to_lowercase();
     let words = ["virtio", "qemu", "virtual", "vmware", "xen", "vbox", "amazon", "google"];
     by_name || words.iter().any(|word| model.contains(word))

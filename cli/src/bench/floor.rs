@@ -122,7 +122,7 @@ impl FloorFile {
         }
     }
 
-    fn make(path: &PathBuf, backend: BackendChoice, sizes: [u64; 2]) -> Result<Self, IoError> {
+    fn make(path: &Path, backend: BackendChoice, sizes: [u64; 2]) -> Result<Self, IoError> {
         let platform = SystemPlatform::new(backend);
         let mut inline = Blocking::new(platform.control_io()?);
         let (inline_file, direct) = inline.open(path, Access::CreateNew, true)?;
@@ -147,6 +147,10 @@ impl FloorFile {
     /// Returns whether the page cache is bypassed.
     pub(crate) fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) fn backend_name(&self) -> &'static str {

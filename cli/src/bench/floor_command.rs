@@ -96,7 +96,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let floor = floor?;
     warnings.extend(env.too_good(floor.flush_p50()));
     if floor.io != "direct" {
-        warnings.push("this file system has no direct I/O: writes go through the page cache".into());
+        warnings
+            .push("this file system has no direct I/O: writes go through the page cache".into());
     }
     if floor.backend == "threads" && arguments.backend == BackendName::Auto {
         warnings.push("io_uring cannot be had here: worker threads write".into());

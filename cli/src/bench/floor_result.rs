@@ -88,16 +88,13 @@ impl FloorResult {
         block_bytes: usize,
         durable: &BTreeMap<Variant, Durable>,
     ) -> Self {
-        let variants: BTreeMap<_, _> = durable
-            .iter()
-            .map(|(variant, sum)| (variant.name(), VariantResult::of(sum)))
-            .collect();
-        let best = durable.iter().filter(|(_, sum)| sum.latency.samples() > 0).min_by_key(
-            |(_, sum)| {
+        let variants: BTreeMap<_, _> =
+            durable.iter().map(|(variant, sum)| (variant.name(), VariantResult::of(sum))).collect();
+        let best =
+            durable.iter().filter(|(_, sum)| sum.latency.samples() > 0).min_by_key(|(_, sum)| {
                 let mean = sum.time / u32::try_from(sum.latency.samples()).unwrap_or(u32::MAX);
                 sum.latency.at_per_mille(500).unwrap_or(mean)
-            },
-        );
+            });
         let mut result = FloorResult { flush: true, ..Self::new(floor, block_bytes, 1) };
         if let Some(best) = best.map(|(variant, _)| variant.name()) {
             let of_best = &variants[best];

@@ -1,14 +1,26 @@
 //! `highwater bench`: figures one can trust - or is told why not.
 
+mod append;
 mod environment;
+mod fail_if;
 mod flags;
 mod floor;
 mod floor_command;
 mod floor_result;
 mod interrupt;
 mod latency;
+mod measured;
 mod numbers;
+mod pace;
+mod place;
+mod producer;
 mod progress;
+mod read;
+mod report;
+mod result;
+mod stats;
+mod wake;
+mod way;
 
 use crate::output::{Exit, Failure};
 
@@ -24,11 +36,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    Append(Box<flags::Arguments>),
+    Read(read::Arguments),
     Floor(floor_command::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.what {
+        What::Append(arguments) => append::run(arguments),
+        What::Read(arguments) => read::run(arguments),
         What::Floor(arguments) => floor_command::run(arguments),
     }
 }

@@ -40,15 +40,6 @@ pub(crate) fn round(number: f64, decimals: i32) -> f64 {
     (number * unit).round() / unit
 }
 
-/// Returns the middle one of some numbers.
-pub(crate) fn median(numbers: &[f64]) -> Option<f64> {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    let upper = *sorted.get(middle)?;
-    if sorted.len() % 2 == 1 { Some(upper) } else { Some((sorted[middle - 1] + upper) / 2.0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,12 +49,5 @@ mod tests {
         for number in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 53) - 1] {
             assert_eq!(format!("{:.0}", real(number)), number.to_string());
         }
-    }
-
-    #[test]
-    fn the_median_is_the_middle_one() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 }

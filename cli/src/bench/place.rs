@@ -1,0 +1,101 @@
+//! The bench's place in a directory: made for a run, and taken away after it.
+
+use std::path::{Path, PathBuf};
+
+use crate::output::{Exit, Failure, tell};
+
+/// Where a run works, and what was there before.
+#[derive(Debug)]
+pub(crate) struct Place {
+    directory: PathBuf,
+    log: String,
+    /// Nothing was in the directory, or it did not exist: all that is there is ours.
+    was_empty: bool,
+    was_missing: bool,
+    keep: bool,
+    entered: bool,
+}
+
+impl Place {
+    /// Looks at the directory; refuses a log that exists. Touches nothing.
+    pub(crate) fn look(directory: &Path, log: &str, keep: bool) -> Result<Self, Failure> {
+        let entries = std::fs::read_dir(directory);
+        let was_missing =
+            entries.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let was_empty = entries.is_ok_and(|mut entries| entries.next().is_none());
+        if directory.join(log).exists() {
+            return Err(Failure::new(
+                Exit::Error,
+                format!(
+                    "log {log} exists in {}: a bench makes its own and never appends to another; \
+                     remove it, or name another with --log",
+                    directory.display()
+                ),
+            ));
+        }
+        Ok(Place {
+            directory: directory.to_owned(),
+            log: log.to_owned(),
+            was_empty: was_empty || was_missing,
+            was_missing,
+            keep,
+            entered: false,
+        })
+    }
+
+    /// Says that the engine is open: what is left from now on is for us to take away.
+    pub(crate) fn enter(&mut self) {
+        self.entered = true;
+    }
+
+    /// Returns whether the directory of the log is gone: removed or unmounted under the run.
+    pub(crate) fn has_vanished(&self) -> bool {
+        !self.directory.join(&self.log).exists()
+    }
+
+    /// Takes the log away - unless it is to be kept -, and what else the run has made.
+    pub(crate) fn leave(&mut self) -> Result<(), Failure> {
+        if !std::mem::take(&mut self.entered) || self.keep || !self.directory.exists() {
+            return Ok(());
+        }
+        self.remove().map_err(|error| {
+            let log = self.directory.join(&self.log);
+            Failure::new(
+                Exit::Error,
+                format!("cannot remove the log of the bench: {error}; remove {}", log.display()),
+            )
+        })
+    }
+
+    fn remove(&self) -> std::io::Result<()> {
+        // First out of the engine's sight in one step: a kill in between leaves no half a log.
+        let hidden = self.directory.join(format!(".bench-removed-{}", std::process::id()));
+        match std::fs::rename(self.directory.join(&self.log), &hidden) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            renamed => renamed.and_then(|()| std::fs::remove_dir_all(&hidden))?,
+        }
+        if self.was_missing {
+            return std::fs::remove_dir_all(&self.directory);
+        }
+        if self.was_empty {
+            for entry in std::fs::read_dir(&self.directory)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    std::fs::remove_dir_all(path)?;
+                } else {
+                    std::fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // On the way out of an error; that one is told already.
+        if let Err(Failure::Told { message, .. }) = self.leave() {
+            tell(&format!("warning: {message}"));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! One producer: builds batches, sends them when it is time, and sees them acked and flushed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use highwater::{Ack, Appended, Error, ErrorKind, RecordBatch};
+use highwater_io::Monotonic;
+use highwater_io::clock::monotonic_now;
+use highwater_io::random::SeededRandom;
+
+use super::numbers::count;
+use super::pace::Arrivals;
+use super::stats::{Sending, Shared, Snapshot, Stats};
+use super::way::Way;
+use crate::output::{Exit, Failure};
+
+/// The bytes that records are cut from. Larger than a processor's nearest caches: a producer of
+/// real records would not find them there either.
+const PAYLOAD_BYTES: usize = 8 << 20;
+/// The most receipts kept for their flush, of all producers together. Beyond it appends are sent
+/// and acked as ever, only their flush is not seen; what is kept costs the engine something.
+const UNFLUSHED_MAX: usize = 1 << 14;
+
+/// Bytes no disk can squeeze, made before any clock starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Payload {
+    bytes: Arc<Vec<u8>>,
+    record_bytes: usize,
+    position: usize,
+}
+
+impl Payload {
+    pub(crate) fn new(record_bytes: usize) -> Self {
+        let mut random = SeededRandom::new(0x7061_796c_6f61_6421);
+        let length = PAYLOAD_BYTES.max(record_bytes);
+        let words = length.div_ceil(size_of::<u64>());
+        let bytes = (0..words).flat_map(|_| random.next_u64().to_le_bytes()).collect();
+        Payload { bytes: Arc::new(bytes), record_bytes, position: 0 }
+    }
+
+    /// Returns the same bytes for another producer, which starts elsewhere.
+    pub(crate) fn share(&self, index: u32) -> Self {
+        let position = self.bytes.len() / 64 * (usize::try_from(index).unwrap_or(0) % 64);
+        Payload { position, ..self.clone() }
+    }
+
+    fn next(&mut self) -> &[u8] {
+        if self.position + self.record_bytes > self.bytes.len() {
+            self.position = 0;
+        }
+        let record = &self.bytes[self.position..self.position + self.record_bytes];
+        self.position += self.record_bytes;
+        record
+    }
+}
+
+/// Who decides when this producer sends.
+#[derive(Clone, Debug)]
+pub(crate) enum Turn {
+    /// Its acks: so many batches in flight.
+    Closed { window: usize },
+    /// The clock.
+    Open(Arrivals),
+}
+
+/// What a producer does.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) payload: Payload,
+    pub(crate) batch_records: u32,
+    pub(crate) ack: Ack,
+    pub(crate) turn: Turn,
+    pub(crate) producers: u32,
+}
+
+/// What is next.
+enum Next {
+    Send { intended: Monotonic, counts: bool },
+    Wait { until: Monotonic },
+    End,
+}
+
+/// An append that is acked and not flushed.
+struct Unflushed<H> {
+    handle: H,
+    sending: Sending,
+    to_ack: Duration,
+}
+
+/// One producer on one way into the engine.
+pub(crate) struct Producer<W: Way> {
+    way: W,
+    task: Task,
+    shared: Arc<Shared>,
+    directory: std::path::PathBuf,
+    stats: Stats,
+    unacked: VecDeque<(W::Handle, Sending)>,
+    unflushed: VecDeque<Unflushed<W::Handle>>,
+    unflushed_max: usize,
+}
+
+/// A producer whose appends are all acked.
+pub(crate) struct Sent<W: Way> {
+    pub(crate) way: W,
+    pub(crate) stats: Stats,
+    shared: Arc<Shared>,
+    unflushed: VecDeque<Unflushed<W::Handle>>,
+}
+
+impl<W: Way> Sent<W> {
+    /// Records the flushes that are known by now, the log having been flushed.
+    pub(crate) fn finish(mut self) -> Result<(W, Stats), Failure> {
+        for kept in self.unflushed {
+            let Some(flushed) = self.way.flushed(&kept.handle) else { return Err(unflushed()) };
+            let flushed = flushed?;
+            self.stats.flushed(&kept.sending, kept.to_ack, &flushed, &self.shared);
+        }
+        Ok((self.way, self.stats))
+    }
+}
+
+fn unflushed() -> Failure {
+    let what = "an append behind a flush of the whole log is not flushed; this is a bug";
+    Failure::new(Exit::Error, what)
+}
+
+impl<W: Way> Producer<W> {
+    pub(crate) fn new(
+        way: W,
+        task: Task,
+        shared: &Arc<Shared>,
+        directory: &std::path::Path,
+    ) -> Self {
+        let producers = usize::try_from(task.producers).unwrap_or(usize::MAX);
+        Producer {
+            way,
+            unflushed_max: (UNFLUSHED_MAX / producers).max(1),
+            task,
+            shared: Arc::clone(shared),
+            directory: directory.to_owned(),
+            stats: Stats::new(),
+            unacked: VecDeque::new(),
+            unflushed: VecDeque::new(),
+        }
+    }
+
+    /// Sends until the run ends, then waits for every ack.
+    ///
+    /// An error stops the other producers, too.
+    pub(crate) fn run(mut self) -> Result<Sent<W>, Error> {
+        highwater_io::thread::wake_on_time();
+        match self.send_all() {
+            Ok(()) => Ok(Sent {
+                way: self.way,
+                stats: self.stats,
+                shared: self.shared,
+                unflushed: self.unflushed,
+            }),
+            Err(error) => {
+                self.shared.failed.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    fn send_all(&mut self) -> Result<(), Error> {
+        loop {
+            self.collect()?;
+            match self.next() {
+                Next::Send { intended, counts } => self.send(intended, counts)?,
+                Next::Wait { until } => self.wait(until),
+                Next::End => break,
+            }
+        }
+        while !self.unacked.is_empty() {
+            self.wait(Monotonic(u64::MAX));
+            self.collect()?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Next {
+        if self.shared.shall_stop() {
+            return Next::End;
+        }
+        let now = monotonic_now();
+        let intended = match &self.task.turn {
+            Turn::Closed { window } if self.unacked.len() >= *window => {
+                return Next::Wait { until: Monotonic(u64::MAX) };
+            }
+            Turn::Closed { .. } => now,
+            Turn::Open(arrivals) => arrivals.next(),
+        };
+        if self.shared.ends_at.is_some_and(|end| intended >= end) {
+            return Next::End;
+        }
+        if intended > now {
+            return Next::Wait { until: intended };
+        }
+        let counts = intended >= self.shared.counts_from;
+        if counts && !self.shared.take() {
+            return Next::End;
+        }
+        if let Turn::Open(arrivals) = &mut self.task.turn {
+            arrivals.advance();
+        }
+        Next::Send { intended, counts }
+    }
+
+    fn send(&mut self, intended: Monotonic, counts: bool) -> Result<(), Error> {
+        if counts {
+            self.shared.begin.get_or_init(|| Snapshot::take(&self.directory));
+        }
+        let began = monotonic_now();
+        let batch = self.batch();
+        let called = monotonic_now();
+        let handle = self.way.append(batch, self.task.ack)?;
+        self.unacked.push_back((handle, Sending { intended, began, called, counts }));
+        Ok(())
+    }
+
+    fn batch(&mut self) -> RecordBatch {
+        let mut builder = RecordBatch::builder();
+        for _ in 0..self.task.batch_records {
+            builder.push(None, None, Some(self.task.payload.next()), &[]);
+        }
+        match builder.build() {
+            Ok(batch) => batch,
+            Err(error) => panic!("the flags were checked: {error}"),
+        }
+    }
+
+    fn wait(&mut self, until: Monotonic) {
+        match self.unacked.front() {
+            Some((handle, _)) => self.way.wait(handle, until),
+            None => self.way.idle(until),
+        }
+    }
+
+    /// Takes every ack that is there, in order, and then every flush.
+    fn collect(&mut self) -> Result<(), Error> {
+        let (mut acked, mut now) = (0, Monotonic::default());
+        while let Some((handle, _)) = self.unacked.front()
+            && let Some(result) = self.way.acked(handle)
+        {
+            let appended = result?;
+            if acked == 0 {
+                now = monotonic_now();
+            }
+            acked += 1;
+            let Some((handle, sending)) = self.unacked.pop_front() else { break };
+            if sending.counts {
+                self.stats.acked(&sending, &appended, now);
+                self.keep(handle, sending, &appended);
+            }
+        }
+        if acked > 0 {
+            let records = acked * u64::from(self.task.batch_records);
+            let bytes = records * count(self.task.payload.record_bytes);
+            self.shared.counted.add(records, bytes);
+            self.collect_flushes()?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, handle: W::Handle, sending: Sending, appended: &Appended) {
+        if self.unflushed.len() < self.unflushed_max {
+            let to_ack = appended.stages.total();
+            self.unflushed.push_back(Unflushed { handle, sending, to_ack });
+        }
+    }
+
+    fn collect_flushes(&mut self) -> Result<(), Error> {
+        while let Some(kept) = self.unflushed.front()
+            && let Some(result) = self.way.flushed(&kept.handle)
+        {
+            let flushed = result?;
+            self.stats.flushed(&kept.sending, kept.to_ack, &flushed, &self.shared);
+            self.unflushed.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error only says that the engine stopped because of another one.
+pub(crate) fn is_consequence(error: &Error) -> bool {
+    error.kind() == &ErrorKind::Closed
+}

@@ -1,0 +1,212 @@
+//! The two ways into the engine, as a producer sees them, and what else of the engine's surface
+//! the bench leans on: everything that follows a change of it stands here.
+
+use std::time::Duration;
+
+use highwater::{
+    Ack, Appended, BackendChoice, Engine, ErrorKind, LocalEngine, LocalLog, Log, LogOptions, Marks,
+    Options, Preparation, Receipt, RecordBatch, Result, Ticket,
+};
+use highwater_io::Monotonic;
+use highwater_io::clock::monotonic_now;
+use highwater_io::system::SystemPlatform;
+
+use super::flags::PrepareName;
+
+/// The longest wait without a look at whether the run was interrupted.
+const LOOK_UP: Duration = Duration::from_millis(100);
+
+/// The names of an append's stages, in the order of [`stages`].
+pub(crate) const STAGES: [&str; 5] = ["queued", "submitted", "written", "flush_waited", "flushed"];
+/// So many of them come before the flush.
+pub(crate) const STAGES_TO_WRITTEN: usize = 3;
+
+/// Returns how long an append spent in each stage.
+pub(crate) fn stages(appended: &Appended) -> [Duration; STAGES.len()] {
+    let stages = appended.stages;
+    [stages.queued, stages.submitted, stages.written, stages.flush_waited, stages.flushed]
+}
+
+/// What a bench asks of a new log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWishes {
+    pub(crate) name: String,
+    pub(crate) flush: highwater::FlushPolicy,
+    pub(crate) segment_bytes: Option<u64>,
+    pub(crate) retention_bytes: Option<u64>,
+    pub(crate) prepare: PrepareName,
+}
+
+impl LogWishes {
+    fn options(&self) -> LogOptions {
+        LogOptions {
+            segment_bytes: self.segment_bytes,
+            flush: self.flush,
+            retention_bytes: self.retention_bytes,
+            prepare: match self.prepare {
+                PrepareName::Never => Preparation::Never,
+                PrepareName::Ahead => Preparation::Ahead,
+                PrepareName::AtOpen => Preparation::AtOpen,
+            },
+            ..LogOptions::default()
+        }
+    }
+}
+
+/// A way to append: what producers are generic over.
+pub(crate) trait Way {
+    /// The end of an append to come.
+    type Handle;
+
+    fn append(&mut self, batch: RecordBatch, ack: Ack) -> Result<Self::Handle>;
+    fn acked(&self, handle: &Self::Handle) -> Option<Result<Appended>>;
+    fn flushed(&self, handle: &Self::Handle) -> Option<Result<Appended>>;
+    /// Waits for the ack of `handle`, or until `until`, or a little.
+    fn wait(&mut self, handle: &Self::Handle, until: Monotonic);
+    /// Waits until `until`, or a little; with a thread of its own the engine works on.
+    fn idle(&mut self, until: Monotonic);
+    /// Flushes the log; returns when that is done.
+    fn flush(&mut self) -> Result<()>;
+    fn marks(&self) -> Marks;
+}
+
+/// Returns how long it is until then, at most a little.
+fn up_to(until: Monotonic) -> Duration {
+    until.since(monotonic_now()).min(LOOK_UP)
+}
+
+/// Through the queue to a shard's own thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    log: Log,
+}
+
+impl Way for Queued {
+    type Handle = Receipt;
+
+    fn append(&mut self, batch: RecordBatch, ack: Ack) -> Result<Receipt> {
+        self.log.append(batch, ack)
+    }
+
+    fn acked(&self, receipt: &Receipt) -> Option<Result<Appended>> {
+        receipt.poll()
+    }
+
+    fn flushed(&self, receipt: &Receipt) -> Option<Result<Appended>> {
+        receipt.poll_flushed()
+    }
+
+    fn wait(&mut self, receipt: &Receipt, until: Monotonic) {
+        // The answer is polled.
+        drop(receipt.wait_timeout(up_to(until)));
+    }
+
+    fn idle(&mut self, until: Monotonic) {
+        std::thread::park_timeout(up_to(until));
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.log.flush()?.wait().map(drop)
+    }
+
+    fn marks(&self) -> Marks {
+        self.log.marks()
+    }
+}
+
+/// On the caller's own thread.
+#[derive(Debug)]
+pub(crate) struct Local {
+    engine: LocalEngine<SystemPlatform>,
+    log: LocalLog,
+}
+
+impl Way for Local {
+    type Handle = Ticket;
+
+    fn append(&mut self, batch: RecordBatch, ack: Ack) -> Result<Ticket> {
+        self.engine.append(self.log, batch, ack)
+    }
+
+    fn acked(&self, ticket: &Ticket) -> Option<Result<Appended>> {
+        ticket.acked()
+    }
+
+    fn flushed(&self, ticket: &Ticket) -> Option<Result<Appended>> {
+        ticket.flushed()
+    }
+
+    fn wait(&mut self, _: &Ticket, until: Monotonic) {
+        self.engine.poll(up_to(until));
+    }
+
+    fn idle(&mut self, until: Monotonic) {
+        self.engine.poll(up_to(until));
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let ticket = self.engine.flush(self.log);
+        self.engine.run_until(&ticket).map(drop)
+    }
+
+    fn marks(&self) -> Marks {
+        self.engine.marks(self.log)
+    }
+}
+
+/// An open engine, one way or the other, with the log of the bench.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Queued(Engine, Box<Queued>),
+    Local(Box<Local>),
+}
+
+impl Opened {
+    /// Opens the directory and makes the log.
+    pub(crate) fn open(options: Options, local: bool, wishes: &LogWishes) -> Result<Opened> {
+        if local {
+            let platform = SystemPlatform::new(options.backend);
+            let mut engine = LocalEngine::open(platform, &options)?;
+            let log = engine.log(&wishes.name, &wishes.options())?;
+            return Ok(Opened::Local(Box::new(Local { engine, log })));
+        }
+        let engine = Engine::open(options)?;
+        match engine.log(&wishes.name, wishes.options()) {
+            Ok(log) => Ok(Opened::Queued(engine, Box::new(Queued { log }))),
+            Err(error) => {
+                // The first error is the one to tell.
+                drop(engine.close());
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn backend_name(&self) -> &'static str {
+        match self {
+            Opened::Queued(engine, _) => engine.backend().name(),
+            Opened::Local(local) => local.engine.backend().name(),
+        }
+    }
+
+    /// Returns whether something else serves than what `asked` would like best, and why.
+    pub(crate) fn fallback(&self, asked: BackendChoice) -> Option<String> {
+        let reason = match self {
+            Opened::Queued(engine, _) => engine.backend_fallback_reason(),
+            Opened::Local(_) => None,
+        };
+        let fell = asked == BackendChoice::Auto && self.backend_name() != "uring";
+        reason.or_else(|| fell.then(|| "the kernel or a container forbids it".to_owned()))
+    }
+
+    pub(crate) fn close(self) -> Result<()> {
+        match self {
+            Opened::Queued(engine, _) => engine.close(),
+            Opened::Local(local) => local.engine.close(),
+        }
+    }
+}
+
+/// Returns whether an error is a disk that is full.
+pub(crate) fn is_full(error: &highwater::Error) -> bool {
+    error.kind() == &ErrorKind::Full
+}
