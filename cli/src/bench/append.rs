@@ -265,7 +265,7 @@ impl Floor {
         let wanted = if flush { FLOOR_FLUSH_FILE_BYTES } else { FLOOR_STREAM_BYTES };
         // A small run does not need a large floor.
         let all = plan.batches_max.saturating_mul(plan.batch_bytes);
-        let bytes = wanted.min(all.next_multiple_of(1 << 20).max(8 << 20)).max(block);
+        let bytes = wanted.min(all.max(8 << 20)).max(block);
         let file = FloorFile::prepare(&arguments.dir, arguments.backend.into(), [block, bytes])?;
         let (durable, rounds) = (BTreeMap::new(), Vec::new());
         Ok(Floor { file, block_bytes, depth, flush, durable, rounds })

@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "no_flush", required_unless_present = "no_flush")]
     flush: bool,
     /// Stream blocks, with a flush behind each 128 MiB and at the end.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "flush")]
     no_flush: bool,
     /// How many bytes to stream, with --no-flush [default: 2GiB].
     #[arg(long, value_name = "T", value_parser = args::byte_count)]

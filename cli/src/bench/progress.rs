@@ -15,23 +15,23 @@ const REDRAW: Duration = Duration::from_millis(200);
 /// What the producers count for the line; nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    pub(crate) acked_records: AtomicU64,
-    pub(crate) acked_bytes: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) bytes: AtomicU64,
 }
 
 impl Counted {
     pub(crate) fn add(&self, records: u64, bytes: u64) {
-        self.acked_records.fetch_add(records, Ordering::Relaxed);
-        self.acked_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.records.fetch_add(records, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn show(&self) -> String {
-        let records = self.acked_records.load(Ordering::Relaxed);
-        if records == 0 {
-            return String::new();
+        let records = self.records.load(Ordering::Relaxed);
+        let bytes = crate::text::bytes(self.bytes.load(Ordering::Relaxed));
+        match records {
+            0 => String::new(),
+            _ => format!("{} records, {bytes}", grouped(records)),
         }
-        let bytes = self.acked_bytes.load(Ordering::Relaxed);
-        format!("acked {} records, {}", grouped(records), crate::text::bytes(bytes))
     }
 }
 

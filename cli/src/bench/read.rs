@@ -173,7 +173,7 @@ fn read_all(
             read_raw_segment(segment, &mut sums)?;
         }
         sums.segments += 1;
-        progress.counted.add(0, segment.bytes);
+        progress.counted.add(segment.end.0 - segment.base.0, segment.bytes);
     }
     Ok(sums)
 }

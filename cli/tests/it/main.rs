@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking, its helpers too")]
 
 mod append;
+mod bench;
 mod damage;
 mod inspect;
 mod refusals;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
