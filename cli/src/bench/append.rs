@@ -70,8 +70,7 @@ fn measure(
     floor.measure(interrupt)?;
     plan.choose_rate(&floor);
     let ran = run_producers(arguments, &plan, engine, interrupt, progress);
-    let (stats, begin, end, final_flush, flushes) =
-        ran.map_err(|error| explain(error, place, arguments))?;
+    let (stats, begin, end, final_flush) = ran.map_err(|error| explain(error, place, arguments))?;
     if !interrupt.is_asked() {
         progress.say("floor: after the run");
         floor.measure(interrupt)?;
@@ -86,10 +85,10 @@ fn measure(
         interrupted: interrupt.is_asked(),
         bytes_per_record: bytes_per_record(arguments, &plan)?,
     };
-    Ok(Measured { plan, stats, begin, end, final_flush, flushes, facts })
+    Ok(Measured { plan, stats, begin, end, final_flush, facts })
 }
 
-type Ran = (Stats, Option<Snapshot>, Snapshot, Duration, u64);
+type Ran = (Stats, Option<Snapshot>, Snapshot, Duration);
 
 /// Runs the producers to their end, flushes, ends the clock, and closes the engine.
 fn run_producers(
@@ -163,7 +162,7 @@ struct Ended {
 impl Ended {
     fn with(self, shared: &Shared) -> Ran {
         let begin = shared.begin.get().copied();
-        (self.stats, begin, self.end, self.final_flush, shared.flushes())
+        (self.stats, begin, self.end, self.final_flush)
     }
 }
 
@@ -173,14 +172,13 @@ fn end_clock<W: Way>(
     directory: &std::path::Path,
 ) -> Result<(Vec<W>, Ended), Trouble> {
     let before = monotonic_now();
-    let mut final_flush = Duration::ZERO;
-    if let Some(one) = sent.first_mut() {
-        one.way.flush()?;
-        final_flush = monotonic_now().since(before);
-        let marks = one.way.marks();
-        assert_eq!(marks.flushed, marks.log_end, "a flush behind everything covers everything");
-    }
-    let end = Snapshot::take(directory);
+    let Some(one) = sent.first_mut() else { panic!("there is at least one producer") };
+    one.way.flush()?;
+    let mut end = Snapshot::end(directory);
+    let final_flush = end.at.since(before);
+    end.log = one.way.counters();
+    let marks = one.way.marks();
+    assert_eq!(marks.flushed, marks.log_end, "a flush behind everything covers everything");
     let (mut stats, mut ways) = (Stats::new(), Vec::new());
     for one in sent {
         let (way, own) = one.finish()?;

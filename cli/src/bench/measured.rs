@@ -42,7 +42,6 @@ pub(crate) struct Measured {
     pub(crate) begin: Option<Snapshot>,
     pub(crate) end: Snapshot,
     pub(crate) final_flush: Duration,
-    pub(crate) flushes: u64,
     pub(crate) facts: Facts,
 }
 
@@ -53,7 +52,8 @@ impl Measured {
         let elapsed = self.end.at.since(begin.at);
         let payload_bytes = stats.records * count(plan.record_bytes);
         let bytes_per_s = per_second(payload_bytes, elapsed);
-        let flushes_per_s = per_second(self.flushes, elapsed);
+        let log = self.end.log.since(&begin.log);
+        let flushes_per_s = per_second(log.flushes, elapsed);
         let user = self.end.usage.user.saturating_sub(begin.usage.user).as_secs_f64();
         let system = self.end.usage.system.saturating_sub(begin.usage.system).as_secs_f64();
         let device = self.end.device.zip(begin.device).map(|(end, begin)| end.since(begin));
@@ -75,6 +75,7 @@ impl Measured {
             offered_records_per_s: config(plan).rate_records_per_s,
             disk_bytes: whole(disk_bytes),
             disk_bytes_per_payload_byte: ratio(disk_bytes, real(payload_bytes)),
+            log_bytes_written: log.written_bytes,
             device_bytes_written: device.map(|device| device.bytes_written),
             device_flushes: device.and_then(|device| device.flushes),
             ack_us: stats.ack.percentiles(),
@@ -82,17 +83,19 @@ impl Measured {
             flush_us: stats.flush.percentiles(),
             send_lag_us: stats.lag.percentiles(),
             stage_us: stage.map(|(name, latency)| (*name, latency.percentiles())).collect(),
-            flushes: self.flushes,
+            flushes: log.flushes,
+            flush_reasons: log.flush_reasons.into_iter().collect(),
+            groups: log.groups,
             flushes_per_s: round(flushes_per_s, 1),
-            records_per_flush: ratio(real(stats.records), real(self.flushes)),
+            records_per_flush: ratio(real(stats.records), real(log.flushes)),
             cpu_user_s: round(user, 6),
             cpu_sys_s: round(system, 6),
             cpu_s_per_gib: ratio((user + system) * real(1 << 30), real(payload_bytes)),
             cpu_us_per_batch: ratio((user + system) * 1e6, real(stats.batches)),
             peak_rss_bytes: self.end.usage.peak_resident_bytes,
-            exposure_max_records: stats.exposure_max_records,
-            exposure_max_bytes: stats.exposure_max_records * count(plan.record_bytes),
-            exposure_max_ms: round(micros(stats.exposure_max) / 1e3, 3),
+            exposure_max_records: log.exposure_max.records,
+            exposure_max_bytes: log.exposure_max.bytes,
+            exposure_max_ms: round(micros(log.exposure_max.time) / 1e3, 3),
             backend: self.facts.backend,
             io: self.facts.io,
             prewritten: plan.wishes.prepare != PrepareName::Never,
@@ -101,7 +104,7 @@ impl Measured {
             wake_round_trip_us: round(micros(self.facts.wake_round_trip), 1),
             ratio_to_floor,
             ratio_of: ratio_to_floor.is_some().then_some(ratio_of),
-            warnings: self.warnings(device),
+            warnings: self.warnings(device, log.flushes),
             floor: Some(self.facts.floor),
             env: self.facts.env,
         }
@@ -135,7 +138,7 @@ impl Measured {
         late || very_late || slow
     }
 
-    fn warnings(&self, device: Option<DeviceCounters>) -> Vec<String> {
+    fn warnings(&self, device: Option<DeviceCounters>, flushes: u64) -> Vec<String> {
         let facts = &self.facts;
         let mut warnings = facts.warnings.clone();
         warnings.extend(facts.env.too_good(facts.floor.flush_p50()));
@@ -143,7 +146,7 @@ impl Measured {
             warnings.push("no direct I/O here: the log goes through the page cache".to_owned());
         }
         let silent = device.is_some_and(|device| device.flushes == Some(0));
-        if silent && self.flushes > 0 && facts.env.cache.as_deref() == Some("write back") {
+        if silent && flushes > 0 && facts.env.cache.as_deref() == Some("write back") {
             warnings.push(
                 "the disk has a volatile cache and saw no flush while the log flushed: the flush \
                  was lost on the way"

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use highwater::{Ack, Appended, Error, ErrorKind, RecordBatch};
+use highwater::{Ack, Error, ErrorKind, RecordBatch};
 use highwater_io::Monotonic;
 use highwater_io::clock::monotonic_now;
 use highwater_io::random::SeededRandom;
@@ -86,7 +85,6 @@ enum Next {
 struct Unflushed<H> {
     handle: H,
     sending: Sending,
-    to_ack: Duration,
 }
 
 /// One producer on one way into the engine.
@@ -105,7 +103,6 @@ pub(crate) struct Producer<W: Way> {
 pub(crate) struct Sent<W: Way> {
     pub(crate) way: W,
     pub(crate) stats: Stats,
-    shared: Arc<Shared>,
     unflushed: VecDeque<Unflushed<W::Handle>>,
 }
 
@@ -115,7 +112,7 @@ impl<W: Way> Sent<W> {
         for kept in self.unflushed {
             let Some(flushed) = self.way.flushed(&kept.handle) else { return Err(unflushed()) };
             let flushed = flushed?;
-            self.stats.flushed(&kept.sending, kept.to_ack, &flushed, &self.shared);
+            self.stats.flushed(&kept.sending, &flushed);
         }
         Ok((self.way, self.stats))
     }
@@ -152,12 +149,7 @@ impl<W: Way> Producer<W> {
     pub(crate) fn run(mut self) -> Result<Sent<W>, Error> {
         highwater_io::thread::wake_on_time();
         match self.send_all() {
-            Ok(()) => Ok(Sent {
-                way: self.way,
-                stats: self.stats,
-                shared: self.shared,
-                unflushed: self.unflushed,
-            }),
+            Ok(()) => Ok(Sent { way: self.way, stats: self.stats, unflushed: self.unflushed }),
             Err(error) => {
                 self.shared.failed.store(true, Ordering::Relaxed);
                 Err(error)
@@ -211,7 +203,8 @@ impl<W: Way> Producer<W> {
 
     fn send(&mut self, intended: Monotonic, counts: bool) -> Result<(), Error> {
         if counts {
-            self.shared.begin.get_or_init(|| Snapshot::take(&self.directory));
+            let Producer { way, directory, shared, .. } = self;
+            shared.begin.get_or_init(|| Snapshot::begin(directory, way.counters()));
         }
         let began = monotonic_now();
         let batch = self.batch();
@@ -253,7 +246,7 @@ impl<W: Way> Producer<W> {
             let Some((handle, sending)) = self.unacked.pop_front() else { break };
             if sending.counts {
                 self.stats.acked(&sending, &appended, now);
-                self.keep(handle, sending, &appended);
+                self.keep(handle, sending);
             }
         }
         if acked > 0 {
@@ -265,10 +258,9 @@ impl<W: Way> Producer<W> {
         Ok(())
     }
 
-    fn keep(&mut self, handle: W::Handle, sending: Sending, appended: &Appended) {
+    fn keep(&mut self, handle: W::Handle, sending: Sending) {
         if self.unflushed.len() < self.unflushed_max {
-            let to_ack = appended.stages.total();
-            self.unflushed.push_back(Unflushed { handle, sending, to_ack });
+            self.unflushed.push_back(Unflushed { handle, sending });
         }
     }
 
@@ -277,7 +269,7 @@ impl<W: Way> Producer<W> {
             && let Some(result) = self.way.flushed(&kept.handle)
         {
             let flushed = result?;
-            self.stats.flushed(&kept.sending, kept.to_ack, &flushed, &self.shared);
+            self.stats.flushed(&kept.sending, &flushed);
             self.unflushed.pop_front();
         }
         Ok(())

@@ -78,9 +78,12 @@ fn counts(result: &AppendResult) -> Vec<String> {
             result.records_per_s,
         ),
         format!(
-            "disk: {} of log ({} a byte of payload), {device} written by the device for all users",
+            "disk: {} of log ({} a byte of payload), {} written in {} groups; {device} written by \
+             the device for all users",
             text::bytes(result.disk_bytes),
             whole(result.disk_bytes_per_payload_byte, 2),
+            text::bytes(result.log_bytes_written),
+            grouped(result.groups),
         ),
         format!(
             "flushes: {} ({:.0}/s), {} records each; acked but not flushed at most: {} records, \

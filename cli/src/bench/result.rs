@@ -29,6 +29,7 @@ pub(crate) struct AppendResult {
 
     pub(crate) disk_bytes: u64,
     pub(crate) disk_bytes_per_payload_byte: Option<f64>,
+    pub(crate) log_bytes_written: u64,
     pub(crate) device_bytes_written: Option<u64>,
     pub(crate) device_flushes: Option<u64>,
 
@@ -39,6 +40,8 @@ pub(crate) struct AppendResult {
     pub(crate) stage_us: BTreeMap<&'static str, Percentiles>,
 
     pub(crate) flushes: u64,
+    pub(crate) flush_reasons: BTreeMap<&'static str, u64>,
+    pub(crate) groups: u64,
     pub(crate) flushes_per_s: f64,
     pub(crate) records_per_flush: Option<f64>,
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use highwater::{Appended, Marks};
+use highwater::Appended;
 use highwater_io::Monotonic;
 use highwater_io::clock::monotonic_now;
 use highwater_io::usage::{Usage, process_usage};
@@ -13,7 +13,7 @@ use super::environment::DeviceCounters;
 use super::interrupt::Interrupt;
 use super::latency::Latency;
 use super::progress::Counted;
-use super::way::{STAGES, STAGES_TO_WRITTEN, stages};
+use super::way::{LogCounters, STAGES, STAGES_TO_WRITTEN, stages};
 
 /// What is read from outside at both ends of the clock.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +21,21 @@ pub(crate) struct Snapshot {
     pub(crate) at: Monotonic,
     pub(crate) usage: Usage,
     pub(crate) device: Option<DeviceCounters>,
+    pub(crate) log: LogCounters,
 }
 
 impl Snapshot {
-    pub(crate) fn take(directory: &std::path::Path) -> Self {
+    /// Reads everything, and last the clock, which starts behind the reading.
+    pub(crate) fn begin(directory: &std::path::Path, log: LogCounters) -> Self {
         let device = DeviceCounters::of(directory);
-        Snapshot { at: monotonic_now(), usage: process_usage(), device }
+        Snapshot { log, device, usage: process_usage(), at: monotonic_now() }
+    }
+
+    /// Stops the clock and then reads the rest.
+    pub(crate) fn end(directory: &std::path::Path) -> Self {
+        let (at, usage) = (monotonic_now(), process_usage());
+        let (device, log) = (DeviceCounters::of(directory), LogCounters::default());
+        Snapshot { at, usage, device, log }
     }
 }
 
@@ -46,7 +55,6 @@ pub(crate) struct Shared {
     /// A producer failed; the others stop.
     pub(crate) failed: AtomicBool,
     pub(crate) counted: Arc<Counted>,
-    flushes: Flushes,
 }
 
 impl Shared {
@@ -67,7 +75,6 @@ impl Shared {
             interrupt: interrupt.clone(),
             failed: AtomicBool::new(false),
             counted: Arc::clone(counted),
-            flushes: Flushes::default(),
         }
     }
 
@@ -78,28 +85,6 @@ impl Shared {
     /// Takes one of the batches that count; false when there are no more.
     pub(crate) fn take(&self) -> bool {
         self.taken.fetch_add(1, Ordering::Relaxed) < self.batches_max
-    }
-
-    /// Returns how many flushes moved the flushed mark of what counts.
-    pub(crate) fn flushes(&self) -> u64 {
-        self.flushes.count.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts how often the flushed mark moved, as receipts tell it. A flush whose appends all were
-/// heard of only behind those of a later one is not seen.
-#[derive(Debug, Default)]
-struct Flushes {
-    mark: AtomicU64,
-    count: AtomicU64,
-}
-
-impl Flushes {
-    fn saw(&self, marks: &Marks) {
-        let flushed = marks.flushed.0;
-        if self.mark.fetch_max(flushed, Ordering::Relaxed) < flushed {
-            self.count.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 
@@ -128,8 +113,6 @@ pub(crate) struct Stats {
     /// How much later than intended a batch was sent.
     pub(crate) lag: Latency,
     pub(crate) stages: [Latency; STAGES.len()],
-    pub(crate) exposure_max_records: u64,
-    pub(crate) exposure_max: Duration,
     pub(crate) last_ack: Monotonic,
 }
 
@@ -143,8 +126,6 @@ impl Stats {
             flush: Latency::new(),
             lag: Latency::new(),
             stages: std::array::from_fn(|_| Latency::new()),
-            exposure_max_records: 0,
-            exposure_max: Duration::ZERO,
             last_ack: Monotonic::default(),
         }
     }
@@ -159,8 +140,6 @@ impl Stats {
         for (mine, theirs) in own.into_iter().zip(others).chain(stages) {
             mine.merge(theirs);
         }
-        self.exposure_max_records = self.exposure_max_records.max(other.exposure_max_records);
-        self.exposure_max = self.exposure_max.max(other.exposure_max);
         self.last_ack = self.last_ack.max(other.last_ack);
     }
 
@@ -173,25 +152,14 @@ impl Stats {
         self.lag.record(sending.began.since(sending.intended));
         let before_flush = self.stages.iter_mut().zip(stages(appended)).take(STAGES_TO_WRITTEN);
         before_flush.for_each(|(latency, time)| latency.record(time));
-        let marks = &appended.marks;
-        let exposed = appended.end_offset().0.saturating_sub(marks.flushed.0);
-        self.exposure_max_records = self.exposure_max_records.max(exposed);
         self.last_ack = now;
     }
 
     /// Records a flush. Its time is the engine's own: nobody has to wait for it to see it.
-    pub(crate) fn flushed(
-        &mut self,
-        sending: &Sending,
-        to_ack: Duration,
-        appended: &Appended,
-        shared: &Shared,
-    ) {
+    pub(crate) fn flushed(&mut self, sending: &Sending, appended: &Appended) {
         let to_flush = appended.stages.total();
         self.flush.record(sending.called.since(sending.intended) + to_flush);
         let of_flush = self.stages.iter_mut().zip(stages(appended)).skip(STAGES_TO_WRITTEN);
         of_flush.for_each(|(latency, time)| latency.record(time));
-        self.exposure_max = self.exposure_max.max(to_flush.saturating_sub(to_ack));
-        shared.flushes.saw(&appended.marks);
     }
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use highwater::{
-    Ack, Appended, BackendChoice, Engine, ErrorKind, LocalEngine, LocalLog, Log, LogOptions, Marks,
-    Options, Preparation, Receipt, RecordBatch, Result, Ticket,
+    Ack, Appended, BackendChoice, Engine, ErrorKind, Exposure, LocalEngine, LocalLog, Log,
+    LogMetrics, LogOptions, Marks, Options, Preparation, Receipt, RecordBatch, Result, Ticket,
 };
 use highwater_io::Monotonic;
 use highwater_io::clock::monotonic_now;
@@ -25,6 +25,47 @@ pub(crate) const STAGES_TO_WRITTEN: usize = 3;
 pub(crate) fn stages(appended: &Appended) -> [Duration; STAGES.len()] {
     let stages = appended.stages;
     [stages.queued, stages.submitted, stages.written, stages.flush_waited, stages.flushed]
+}
+
+/// What a log counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LogCounters {
+    pub(crate) flushes: u64,
+    pub(crate) flush_reasons: [(&'static str, u64); FLUSH_REASONS],
+    pub(crate) groups: u64,
+    /// Whole blocks handed to the device, tail blocks each time.
+    pub(crate) written_bytes: u64,
+    /// The most there ever was.
+    pub(crate) exposure_max: Exposure,
+}
+
+/// How many reasons to flush the engine tells apart.
+const FLUSH_REASONS: usize = 8;
+
+impl From<&LogMetrics> for LogCounters {
+    fn from(metrics: &LogMetrics) -> Self {
+        LogCounters {
+            flushes: metrics.flushes,
+            flush_reasons: metrics.flush_reasons.named(),
+            groups: metrics.groups,
+            written_bytes: metrics.written_bytes,
+            exposure_max: metrics.exposure_max,
+        }
+    }
+}
+
+impl LogCounters {
+    /// Returns what was counted since `earlier`; what was the most stays the most.
+    pub(crate) fn since(&self, earlier: &LogCounters) -> LogCounters {
+        let mut counted = *self;
+        counted.flushes -= earlier.flushes;
+        counted.groups -= earlier.groups;
+        counted.written_bytes -= earlier.written_bytes;
+        for (mine, theirs) in counted.flush_reasons.iter_mut().zip(earlier.flush_reasons) {
+            mine.1 -= theirs.1;
+        }
+        counted
+    }
 }
 
 /// What a bench asks of a new log.
@@ -68,6 +109,8 @@ pub(crate) trait Way {
     /// Flushes the log; returns when that is done.
     fn flush(&mut self) -> Result<()>;
     fn marks(&self) -> Marks;
+    /// Returns what the log counted since it was made; zeros of an engine that has stopped.
+    fn counters(&mut self) -> LogCounters;
 }
 
 /// Returns how long it is until then, at most a little.
@@ -112,6 +155,10 @@ impl Way for Queued {
     fn marks(&self) -> Marks {
         self.log.marks()
     }
+
+    fn counters(&mut self) -> LogCounters {
+        self.log.metrics().map_or_else(|_| LogCounters::default(), |metrics| (&metrics).into())
+    }
 }
 
 /// On the caller's own thread.
@@ -119,6 +166,7 @@ impl Way for Queued {
 pub(crate) struct Local {
     engine: LocalEngine<SystemPlatform>,
     log: LocalLog,
+    name: String,
 }
 
 impl Way for Local {
@@ -152,6 +200,11 @@ impl Way for Local {
     fn marks(&self) -> Marks {
         self.engine.marks(self.log)
     }
+
+    fn counters(&mut self) -> LogCounters {
+        let metrics = self.engine.metrics().logs.remove(&self.name);
+        metrics.as_ref().map_or_else(LogCounters::default, LogCounters::from)
+    }
 }
 
 /// An open engine, one way or the other, with the log of the bench.
@@ -168,7 +221,8 @@ impl Opened {
             let platform = SystemPlatform::new(options.backend);
             let mut engine = LocalEngine::open(platform, &options)?;
             let log = engine.log(&wishes.name, &wishes.options())?;
-            return Ok(Opened::Local(Box::new(Local { engine, log })));
+            let name = wishes.name.clone();
+            return Ok(Opened::Local(Box::new(Local { engine, log, name })));
         }
         let engine = Engine::open(options)?;
         match engine.log(&wishes.name, wishes.options()) {
