@@ -1,7 +1,7 @@
 //! `highwater`: logs from the command line.
 //!
-//! Exit codes: 0 ok, 1 error, 2 usage, 6 corruption found, 130 interrupted. Standard output carries only what was
-//! asked for; everything else goes to standard error.
+//! Exit codes: 0 ok, 1 error, 2 usage, 6 corruption found, 130 interrupted. Standard output carries
+//! only what was asked for; everything else goes to standard error.
 #![forbid(unsafe_code)]
 
 mod acks;

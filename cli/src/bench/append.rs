@@ -226,8 +226,8 @@ fn explain(trouble: Trouble, place: &Place, arguments: &Arguments) -> Failure {
         return Failure::new(
             Exit::Error,
             format!(
-                "the disk of {dir} is full: {error}; free some space, append less (--total-bytes), \
-                 or keep less (--retention-bytes)"
+                "the disk of {dir} is full: {error}, or append less (--total-bytes), or keep less \
+                 (--retention-bytes)"
             ),
         );
     }
