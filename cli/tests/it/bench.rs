@@ -262,3 +262,51 @@ fn reading_counts_every_record_of_the_sealed_segments() {
     assert_eq!(result["records"], last, "all below the last segment");
     assert!(result["ratio_to_floor"].as_f64().unwrap() > 0.0);
 }
+
+#[test]
+fn a_directory_that_vanishes_under_the_run_is_named() {
+    let scratch = Scratch::new("bench-vanished");
+    let data = scratch.data();
+    let mut all = vec!["bench", "append", "--dir", data.to_str().unwrap(), "--duration", "3600"];
+    all.extend(["--warmup", "0", "--in-flight", "2", "--segment-bytes", "64KiB"]);
+    all.extend(["--retention-bytes", "64KiB"]);
+    let mut running = crate::start(&all);
+    wait_for_records(&scratch);
+    std::fs::rename(&data, scratch.path.join("elsewhere")).unwrap();
+    running.wait().refuses(1, &["vanished", "removed or unmounted"]);
+}
+
+/// A file system of its own, small; gone with its test.
+struct SmallDisk<'a>(&'a Scratch);
+
+impl<'a> SmallDisk<'a> {
+    /// Needs the right to mount; `None` without.
+    fn mount(scratch: &'a Scratch, size: &str) -> Option<Self> {
+        let place = scratch.path.to_str().unwrap();
+        let size = format!("size={size}");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none", place]).output();
+        mount.is_ok_and(|mounted| mounted.status.success()).then_some(SmallDisk(scratch))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(&self.0.path).output());
+    }
+}
+
+#[test]
+fn a_disk_that_fills_is_named_with_the_remedy_and_the_space_is_given_back() {
+    let scratch = Scratch::new("bench-full");
+    let Some(_mounted) = SmallDisk::mount(&scratch, "32m") else {
+        return println!("skipped: no right to mount");
+    };
+    let much = ["--total-bytes", "1GiB", "--in-flight", "8", "--segment-bytes", "1MiB"];
+    let full = bench(&scratch, "append", &much);
+    full.refuses(1, &["disk", "is full", "free some space", "--retention-bytes"]);
+    assert!(scratch.snapshot().is_empty());
+    // With a retention the same amount goes through the same disk.
+    let kept = [&much[2..], &["--total-bytes", "40MiB", "--retention-bytes", "2MiB"]].concat();
+    bench(&scratch, "append", &kept).exits(0);
+}
