@@ -423,6 +423,13 @@ fn carry_out<I: Io>(
                 names::renew(io, recovery.directory, &segment_file_name(segment.base))?;
             }
         }
+        // What failed may have been the removal of a roll's blank file, on a full disk.
+        if segments.iter().all(|segment| segment.base != mark.offset) {
+            match names::remove_again(io, recovery.directory, mark.offset) {
+                Err(error) if *error.kind() != ErrorKind::Full => return Err(error),
+                _ => {}
+            }
+        }
     }
     let mut tail = Vec::new();
     if let Some(active) = active {
@@ -448,7 +455,7 @@ fn carry_out<I: Io>(
     if let Some(active) = active {
         remove_index(io, recovery.directory, active.base)?;
     }
-    io.sync_directory(recovery.directory)?;
+    names::sync_removed(io, recovery.directory, &report.removed_segments)?;
     let placed = place_active(io, &recovery, &meta, active, mark, tail)?;
     report.log_end = placed.end.offset;
     report.end_position = placed.end.position;

@@ -98,7 +98,7 @@ simulate() {
         crash-states) ;;
         *) echo "unknown command $command" > "$work/run.log"; return 0 ;;
     esac
-    timeout 1800 "$binary" "$command" "${extra[@]}" > "$work/run.log" 2>&1
+    timeout 600 "$binary" "$command" "${extra[@]}" > "$work/run.log" 2>&1
 }
 
 row() {
