@@ -4,27 +4,33 @@
 use std::collections::VecDeque;
 
 use highwater::{
-    Ack, Engine, FlushPolicy, LocalEngine, LocalLog, LogOptions, Options, Receipt, RecordBatch,
-    Ticket,
+    Ack, Engine, FlushPolicy, LocalEngine, LocalLog, LogOptions, Options, Preparation, Receipt,
+    RecordBatch, Ticket,
 };
 use highwater_io::system::SystemPlatform;
 
 use super::{Failure, Goal, Phase, Setting, Target};
 
-/// Whether segments recycle.
-pub(super) const CAN_RECYCLE: bool = false;
 /// What a steady run appends before its clock starts: enough for every segment to be a used one.
 pub(super) const WARM_UP_BYTES: u64 = 1 << 30;
+/// What a steady run keeps: two segments and the one being written.
+const STEADY_RETENTION_BYTES: u64 = 256 << 20;
 
 /// Everything that depends on how segments are made ready and kept.
-fn log_options(setting: &Setting<'_>) -> Result<LogOptions, Failure> {
-    // The others flush only at the end, too; a roll flushes the sealed segment all the same.
-    let flush = FlushPolicy::NONE;
-    match (setting.phase, setting.goal) {
-        (Phase::Steady, _) => Err("segments do not recycle yet".into()),
-        (Phase::Cold, Goal::Throughput | Goal::Durable) => {
-            Ok(LogOptions { flush, ..LogOptions::default() })
-        }
+fn log_options(setting: &Setting<'_>) -> LogOptions {
+    LogOptions {
+        // The others flush only at the end, too; a roll flushes the sealed segment all the same.
+        flush: FlushPolicy::NONE,
+        retention_bytes: match setting.phase {
+            Phase::Cold => None,
+            Phase::Steady => Some(STEADY_RETENTION_BYTES),
+        },
+        prepare: match setting.goal {
+            Goal::Throughput => Preparation::Ahead,
+            // Before the clock starts.
+            Goal::Durable => Preparation::AtOpen,
+        },
+        ..LogOptions::default()
     }
 }
 
@@ -47,7 +53,7 @@ pub(super) struct Queued {
 impl Queued {
     pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Failure> {
         let engine = Engine::open(Options::at(setting.directory))?;
-        let log = engine.log("compare", log_options(setting)?)?;
+        let log = engine.log("compare", log_options(setting))?;
         Ok(Queued { engine, log, waiting: VecDeque::new(), in_flight: setting.in_flight })
     }
 }
@@ -91,7 +97,7 @@ impl Local {
     pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Failure> {
         let options = Options::at(setting.directory);
         let mut engine = LocalEngine::open(SystemPlatform::new(options.backend), &options)?;
-        let log = engine.log("compare", &log_options(setting)?)?;
+        let log = engine.log("compare", &log_options(setting))?;
         Ok(Local { engine, log, waiting: VecDeque::new(), in_flight: setting.in_flight })
     }
 }

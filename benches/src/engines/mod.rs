@@ -118,7 +118,8 @@ impl EngineName {
 
     /// Returns whether the engine can do this at all.
     pub(crate) fn can(self, goal: Goal, phase: Phase) -> bool {
-        let steady = phase == Phase::Cold || self.is_ours() && highwater::CAN_RECYCLE;
+        // Only ours removes the oldest by size, and a durable run is too short for it.
+        let steady = phase == Phase::Cold || self.is_ours() && goal == Goal::Throughput;
         // An okaywal commit is always a flush.
         let unflushed = goal == Goal::Durable || self != EngineName::Okaywal;
         steady && unflushed
