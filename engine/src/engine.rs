@@ -1,6 +1,6 @@
 //! The engine as most use it: a shard on its own thread, handles for everyone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use highwater_io::clock::monotonic_now;
 use highwater_io::system::SystemPlatform;
 use highwater_io::threads::InlineIo;
-use highwater_io::{Backend, Io, Platform};
+use highwater_io::{Backend, Io, Platform, Wait};
 use highwater_segment::{LogId, Offset, RecordBatch};
 
 use crate::ack::Ack;
@@ -21,6 +21,7 @@ use crate::marks::{Isolation, Marks};
 use crate::metrics::{EngineMetrics, LogMetrics};
 use crate::opening::OpenedLog;
 use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
+use crate::permit::Reserve;
 use crate::reader::Reader;
 use crate::receipt::{Promise, Receipt, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
@@ -259,7 +260,7 @@ impl Drop for Inner {
     }
 }
 
-fn stopped(operation: &'static str) -> Error {
+pub(crate) fn stopped(operation: &'static str) -> Error {
     Error::new(ErrorKind::Closed, operation, "of this engine").detail("the engine is closed")
 }
 
@@ -323,10 +324,20 @@ impl Drop for StopOnDrop {
 fn run_shard<I: Io>(mut runner: Runner<I>, mailbox: &Mailbox) {
     // At most one for each caller of `detach`, who waits for the answer.
     let mut replies = BTreeMap::new();
+    let mut messages = VecDeque::new();
+    let mut commands = Vec::new();
     loop {
-        let (messages, wait) = mailbox.take();
-        let mut commands = Vec::with_capacity(messages.len());
-        for message in messages {
+        mailbox.exchange(std::mem::take(&mut runner.shard.released_bytes), &mut messages);
+        if !messages.is_empty() {
+            runner.poll(Wait::No);
+        } else if !runner.run_alone() {
+            // One call starts what was submitted and waits for what comes first: the end of an
+            // operation, a deadline, or somebody at the door.
+            let wait = if mailbox.fall_asleep() { Wait::Forever } else { Wait::No };
+            runner.poll(wait);
+            mailbox.wake_up();
+        }
+        for message in messages.drain(..) {
             match message {
                 Message::Command(command) => commands.push(command),
                 Message::Detach { log, reason, reply } => {
@@ -339,8 +350,7 @@ fn run_shard<I: Io>(mut runner: Runner<I>, mailbox: &Mailbox) {
                 Message::Stop => return,
             }
         }
-        runner.turn(commands, wait);
-        mailbox.release(std::mem::take(&mut runner.shard.released_bytes));
+        runner.step(commands.drain(..));
         replies.retain(|log, reply| match runner.shard.take_detached(*log) {
             // A caller that gave up has no use for it.
             Some(detached) => {
@@ -463,6 +473,32 @@ impl Log {
         }
     }
 
+    /// Returns a future that gives room in the queue for one batch of `bytes`, as
+    /// [`RecordBatch::disk_bytes`] counts them; appending with it never blocks. Who asks first is
+    /// served first, blocked threads included.
+    ///
+    /// The future fails with [`ErrorKind::Closed`].
+    pub fn reserve(&self, bytes: usize) -> Reserve {
+        Reserve::new(self.clone(), bytes)
+    }
+
+    pub(crate) fn mailbox(&self) -> &Mailbox {
+        &self.inner.mailbox
+    }
+
+    pub(crate) fn append_admitted(
+        &self,
+        batch: RecordBatch,
+        ack: Ack,
+        bytes: usize,
+    ) -> Result<Receipt> {
+        let (command, receipt) = self.append_command(batch, ack);
+        match self.inner.mailbox.push_admitted(command, bytes) {
+            Ok(()) => Ok(receipt),
+            Err(_) => Err(stopped("append to a log")),
+        }
+    }
+
     fn append_command(&self, batch: RecordBatch, ack: Ack) -> (Command, Receipt) {
         let cell = ReceiptCell::new(monotonic_now());
         let promise = Promise::new(&cell);
@@ -471,7 +507,7 @@ impl Log {
         (Command::Append { log: self.entry.index, batch, ack, cell }, receipt)
     }
 
-    fn check(&self, batch: &RecordBatch, ack: Ack) -> Result<()> {
+    pub(crate) fn check(&self, batch: &RecordBatch, ack: Ack) -> Result<()> {
         ack.check(1, &self.name)?;
         let room = self.entry.segment_bytes - highwater_segment::FIRST_BATCH.0;
         if batch.disk_bytes() > room {

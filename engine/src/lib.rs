@@ -33,6 +33,7 @@ mod ack;
 mod control;
 mod convert;
 mod core;
+mod doorbell;
 mod engine;
 mod error;
 mod histogram;
@@ -47,6 +48,7 @@ mod metrics_export;
 mod names;
 mod opening;
 mod options;
+mod permit;
 mod pool;
 mod reader;
 mod receipt;
@@ -66,6 +68,7 @@ pub use options::{
     BackendChoice, DEFAULT_SEGMENT_BYTES, FlushPolicy, LogOptions, MAX_LOGS, MAX_NAME_BYTES,
     Options, Preparation,
 };
+pub use permit::{Permit, Reserve};
 pub use reader::{ReadBatch, Reader};
 pub use receipt::{Appended, Receipt, Stages};
 pub use report::{LogReport, RecoveryReport};

@@ -112,7 +112,11 @@ impl<P: Platform> LocalEngine<P> {
     }
 
     fn turn(&mut self, command: impl Into<Option<Command>>, wait: Wait) {
-        self.runner.turn(command.into().into_iter().collect(), wait);
+        self.runner.turn(command.into(), wait);
+        self.take_released();
+    }
+
+    fn take_released(&mut self) {
         self.queued_bytes -= std::mem::take(&mut self.runner.shard.released_bytes);
     }
 
@@ -186,6 +190,9 @@ impl<P: Platform> LocalEngine<P> {
 
     /// Queues a batch and starts what can be started. Drives the shard until there is room.
     ///
+    /// A durable write with nothing beside it is started by the next call that drives the engine:
+    /// one that waits runs it on this thread, by blocking calls.
+    ///
     /// # Errors
     /// [`ErrorKind::NotEnoughReplicas`]; later ones come with the ticket.
     pub fn append(&mut self, log: LocalLog, batch: RecordBatch, ack: Ack) -> Result<Ticket> {
@@ -198,7 +205,12 @@ impl<P: Platform> LocalEngine<P> {
         let cell = ReceiptCell::new(self.runner.io.now());
         let ticket = Ticket { cell: Arc::clone(&cell) };
         let cell = Promise::new(&cell);
-        self.turn(Command::Append { log: log.0, batch, ack, cell }, Wait::No);
+        self.runner.step(Some(Command::Append { log: log.0, batch, ack, cell }));
+        if !self.runner.is_alone() {
+            self.runner.poll(Wait::No);
+            self.runner.step(None);
+        }
+        self.take_released();
         Ok(ticket)
     }
 
@@ -243,6 +255,11 @@ impl<P: Platform> LocalEngine<P> {
 
     /// One waiting turn; an error if there is nothing to wait for.
     fn drive(&mut self) -> Result<()> {
+        if self.runner.run_alone() {
+            self.runner.step(None);
+            self.take_released();
+            return Ok(());
+        }
         if !self.runner.is_busy() && self.runner.shard.deadline().is_none() {
             self.turn(None, Wait::No);
             if !self.runner.is_busy() && self.runner.shard.deadline().is_none() {

@@ -1,12 +1,17 @@
 //! The bounded queue from handles to the shard thread.
+//!
+//! It is bounded in batches and in bytes. Who finds no room waits in line and is woken when its
+//! turn has come and there is room for it, not before; threads and tasks stand in the same line.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker as TaskWaker;
 
-use highwater_io::{Wait, Waker};
+use highwater_io::Waker;
 
 use crate::core::{DetachReason, DetachedLog, queued_bytes};
+use crate::doorbell::Doorbell;
 use crate::metrics::EngineMetrics;
 use crate::shard::{Command, LogIndex};
 
@@ -33,9 +38,13 @@ pub(crate) enum Message {
 #[derive(Debug, Default)]
 struct State {
     messages: VecDeque<Message>,
-    /// Bytes of batches in the queue and, not yet copied, in the shard.
+    /// How many of `messages` have a place: all but the controls.
+    queued: usize,
+    /// Places taken: by what is queued, and by permits.
+    places: usize,
+    /// Bytes of permits, of batches in the queue and, not yet copied, in the shard.
     bytes: usize,
-    sleeping: bool,
+    line: VecDeque<Arc<InLine>>,
     stopped: bool,
 }
 
@@ -46,11 +55,68 @@ pub(crate) enum Refused {
     Stopped(Command),
 }
 
-/// The queue; bounded in messages and in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    Waiting,
+    /// There is room, and it is kept for this one.
+    Admitted,
+    /// The shard has stopped.
+    Refused,
+}
+
+/// One who waits for room.
+#[derive(Debug)]
+pub(crate) struct InLine {
+    bytes: usize,
+    standing: Mutex<(Standing, Option<TaskWaker>)>,
+    changed: Condvar,
+}
+
+impl InLine {
+    fn lock(&self) -> MutexGuard<'_, (Standing, Option<TaskWaker>)> {
+        // Both fields are set by plain assignments.
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, standing: Standing) {
+        let mut guard = self.lock();
+        guard.0 = standing;
+        let task = guard.1.take();
+        drop(guard);
+        match task {
+            Some(task) => task.wake(),
+            None => self.changed.notify_one(),
+        }
+    }
+
+    fn wait(&self) -> Standing {
+        let guard = self.lock();
+        let waiting = |state: &mut (Standing, _)| state.0 == Standing::Waiting;
+        let guard = self.changed.wait_while(guard, waiting);
+        guard.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Returns whether there is room, `None` if the shard has stopped; until then `task` is woken
+    /// when that changes.
+    pub(crate) fn poll(&self, task: &TaskWaker) -> Option<bool> {
+        let mut guard = self.lock();
+        match guard.0 {
+            Standing::Admitted => Some(true),
+            Standing::Refused => None,
+            Standing::Waiting => {
+                guard.1 = Some(task.clone());
+                Some(false)
+            }
+        }
+    }
+}
+
+/// The queue.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     state: Mutex<State>,
-    room: Condvar,
+    bell: Doorbell,
     waker: OnceLock<Waker>,
     batches_max: usize,
     bytes_max: usize,
@@ -60,7 +126,7 @@ impl Mailbox {
     pub(crate) fn new(batches_max: usize, bytes_max: usize) -> Self {
         Mailbox {
             state: Mutex::default(),
-            room: Condvar::new(),
+            bell: Doorbell::new(),
             waker: OnceLock::new(),
             batches_max,
             bytes_max,
@@ -77,32 +143,114 @@ impl Mailbox {
         assert!(self.waker.set(waker).is_ok(), "one shard, one waker");
     }
 
+    /// Takes room for so many bytes if there is some and nobody stands in line for it.
+    fn take_room(&self, state: &mut State, bytes: usize) -> bool {
+        let taken = state.line.is_empty() && self.has_room(state, bytes);
+        if taken {
+            state.places += 1;
+            state.bytes += bytes;
+        }
+        taken
+    }
+
+    fn has_room(&self, state: &State, bytes: usize) -> bool {
+        // A batch larger than the whole budget goes alone.
+        let fits = state.bytes == 0 || state.bytes + bytes <= self.bytes_max;
+        state.places < self.batches_max && fits
+    }
+
     /// Queues a command; with `wait` until there is room.
     pub(crate) fn push(&self, command: Command, wait: bool) -> Result<(), Refused> {
-        let bytes = match &command {
-            Command::Append { batch, .. } => queued_bytes(Some(batch)),
-            Command::Flush { .. } => queued_bytes(None),
-            _ => 0,
-        };
+        let bytes = bytes_of(&command);
         let mut state = self.lock();
-        loop {
-            if state.stopped {
-                return Err(Refused::Stopped(command));
-            }
-            // A batch larger than the whole budget goes alone.
-            let fits = state.bytes == 0 || state.bytes + bytes <= self.bytes_max;
-            if state.messages.len() < self.batches_max && fits {
-                break;
-            }
+        if state.stopped {
+            return Err(Refused::Stopped(command));
+        }
+        if !self.take_room(&mut state, bytes) {
             if !wait {
                 return Err(Refused::Full(command));
             }
-            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let place = stand_in_line(&mut state, bytes);
+            drop(state);
+            if place.wait() == Standing::Refused {
+                return Err(Refused::Stopped(command));
+            }
+            return self.push_admitted(command, bytes);
         }
-        state.bytes += bytes;
         state.messages.push_back(Message::Command(command));
-        self.wake_if_sleeping(state);
+        state.queued += 1;
+        drop(state);
+        self.ring();
         Ok(())
+    }
+
+    /// Queues a command that has its room: `bytes` of it, of which it may use fewer.
+    pub(crate) fn push_admitted(&self, command: Command, bytes: usize) -> Result<(), Refused> {
+        let spare = bytes.checked_sub(bytes_of(&command));
+        let Some(spare) = spare else { panic!("a permit holds what is sent with it") };
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(Refused::Stopped(command));
+        }
+        state.messages.push_back(Message::Command(command));
+        state.queued += 1;
+        state.bytes -= spare;
+        let admitted = if spare > 0 { self.admit(&mut state) } else { Vec::new() };
+        drop(state);
+        tell_all(&admitted, Standing::Admitted);
+        self.ring();
+        Ok(())
+    }
+
+    /// Takes room, or a place in line for it.
+    pub(crate) fn reserve(&self, bytes: usize) -> Option<Result<(), Arc<InLine>>> {
+        let mut state = self.lock();
+        if state.stopped {
+            return None;
+        }
+        let taken = self.take_room(&mut state, bytes);
+        Some(if taken { Ok(()) } else { Err(stand_in_line(&mut state, bytes)) })
+    }
+
+    /// Leaves the line, giving back the room if there was some already.
+    pub(crate) fn leave_line(&self, place: &Arc<InLine>) {
+        let mut state = self.lock();
+        let before = state.line.len();
+        state.line.retain(|other| !Arc::ptr_eq(other, place));
+        let waited = state.line.len() < before;
+        let admitted = place.lock().0 == Standing::Admitted;
+        if waited {
+            // Who stood behind may be smaller.
+            let admitted = self.admit(&mut state);
+            drop(state);
+            tell_all(&admitted, Standing::Admitted);
+        } else if admitted {
+            drop(state);
+            self.give_back(place.bytes);
+        }
+    }
+
+    /// Gives back the room of a permit that was not used.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.places -= 1;
+        state.bytes -= bytes;
+        let admitted = self.admit(&mut state);
+        drop(state);
+        tell_all(&admitted, Standing::Admitted);
+    }
+
+    /// Admits who stands first in line, as far as there is room; they are told without the lock.
+    fn admit(&self, state: &mut State) -> Vec<Arc<InLine>> {
+        let mut admitted = Vec::new();
+        while let Some(first) = state.line.front()
+            && self.has_room(state, first.bytes)
+        {
+            state.places += 1;
+            state.bytes += first.bytes;
+            admitted.extend(state.line.pop_front());
+        }
+        admitted
     }
 
     /// Queues what is not an append: at most a few at a time, one for each caller that waits for
@@ -113,42 +261,42 @@ impl Mailbox {
             return false;
         }
         state.messages.push_back(message);
-        self.wake_if_sleeping(state);
+        drop(state);
+        self.ring();
         true
     }
 
-    fn wake_if_sleeping(&self, mut state: MutexGuard<'_, State>) {
-        // The shard says that it sleeps before it polls; a waker used earlier ends the next poll.
-        let wake = std::mem::take(&mut state.sleeping);
-        drop(state);
-        if let (true, Some(waker)) = (wake, self.waker.get()) {
+    fn ring(&self) {
+        if self.bell.must_ring()
+            && let Some(waker) = self.waker.get()
+        {
             waker.wake();
         }
     }
 
-    /// Returns what is queued; with nothing queued the shard may sleep until it is woken.
-    pub(crate) fn take(&self) -> (VecDeque<Message>, Wait) {
+    /// Gives back the bytes of batches that were copied or refused, and moves what is queued to
+    /// `into`, which is empty.
+    pub(crate) fn exchange(&self, released: usize, into: &mut VecDeque<Message>) {
+        assert!(into.is_empty(), "what was taken before is dealt with");
         let mut state = self.lock();
-        if state.messages.is_empty() {
-            state.sleeping = true;
-            return (VecDeque::new(), Wait::Forever);
-        }
-        state.sleeping = false;
-        let messages = std::mem::take(&mut state.messages);
+        assert!(state.bytes >= released, "no more is released than was taken");
+        state.bytes -= released;
+        std::mem::swap(&mut state.messages, into);
+        let queued = std::mem::take(&mut state.queued);
+        state.places -= queued;
+        let admitted = self.admit(&mut state);
         drop(state);
-        self.room.notify_all();
-        (messages, Wait::No)
+        tell_all(&admitted, Standing::Admitted);
     }
 
-    /// Gives back the bytes of batches that were copied or refused.
-    pub(crate) fn release(&self, bytes: usize) {
-        if bytes > 0 {
-            let mut state = self.lock();
-            assert!(state.bytes >= bytes, "no more is released than was taken");
-            state.bytes -= bytes;
-            drop(state);
-            self.room.notify_all();
-        }
+    /// Returns whether the shard may sleep: nothing is queued, and who queues something wakes it.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.bell.fall_asleep(|| self.lock().messages.is_empty())
+    }
+
+    /// Says that the shard is awake: nobody needs to wake it.
+    pub(crate) fn wake_up(&self) {
+        self.bell.wake_up();
     }
 
     /// Refuses everything from now on; returns what was still queued.
@@ -156,8 +304,29 @@ impl Mailbox {
         let mut state = self.lock();
         state.stopped = true;
         let left = std::mem::take(&mut state.messages);
+        let line: Vec<_> = state.line.drain(..).collect();
         drop(state);
-        self.room.notify_all();
+        tell_all(&line, Standing::Refused);
         left
+    }
+}
+
+fn bytes_of(command: &Command) -> usize {
+    match command {
+        Command::Append { batch, .. } => queued_bytes(Some(batch)),
+        Command::Flush { .. } => queued_bytes(None),
+        _ => 0,
+    }
+}
+
+fn stand_in_line(state: &mut State, bytes: usize) -> Arc<InLine> {
+    let place = Arc::new(InLine { bytes, standing: Mutex::default(), changed: Condvar::new() });
+    state.line.push_back(Arc::clone(&place));
+    place
+}
+
+fn tell_all(line: &[Arc<InLine>], standing: Standing) {
+    for place in line {
+        place.tell(standing);
     }
 }

@@ -23,6 +23,11 @@ use crate::receipt::Promise;
 /// How long between two attempts for a lock.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
+/// A lone durable write that takes longer than this is better left to the kernel.
+const ALONE_TIME_MAX: Duration = Duration::from_micros(500);
+/// For how long they are left to it then.
+const ALONE_PAUSE: Duration = Duration::from_millis(100);
+
 /// A log's place in its shard.
 pub(crate) type LogIndex = u16;
 
@@ -264,6 +269,8 @@ pub(crate) struct Runner<I: Io> {
     backlog: VecDeque<(Token, Operation)>,
     /// Something was submitted since the last poll, and all that there was.
     handing_over: bool,
+    /// A lone write took long: until then the thread is not blocked by another.
+    not_alone_before: Monotonic,
 }
 
 impl<I: Io> Runner<I> {
@@ -276,6 +283,7 @@ impl<I: Io> Runner<I> {
             operations: Vec::new(),
             backlog: VecDeque::new(),
             handing_over: false,
+            not_alone_before: Monotonic(0),
         }
     }
 
@@ -300,18 +308,57 @@ impl<I: Io> Runner<I> {
     }
 
     /// One turn: steps, submits, polls as `wait` and the logs' deadlines say, and steps again.
-    pub(crate) fn turn(&mut self, commands: Vec<Command>, wait: Wait) {
-        self.step(commands);
+    pub(crate) fn turn(&mut self, command: Option<Command>, wait: Wait) {
+        self.step(command);
+        self.poll(wait);
+        self.step(None);
+    }
+
+    /// Starts what was submitted and waits as `wait` and the logs' deadlines say.
+    pub(crate) fn poll(&mut self, wait: Wait) {
         let wait = self.bounded(wait);
-        // Polling hands over what was submitted: all that follows is the kernel's time.
+        self.hand_over();
+        self.io.poll(wait, &mut self.completions);
+    }
+
+    /// Runs what was submitted on this thread, if that is one durable write with nothing beside
+    /// it: a thread less to wake. Returns whether it did, and then it has ended.
+    ///
+    /// The thread is blocked meanwhile, which is what group commit does anyway: what comes now
+    /// forms the next group. But not on a device where that takes long: there the hop costs
+    /// nothing, and other logs, and questions to the shard, would wait.
+    pub(crate) fn run_alone(&mut self) -> bool {
+        if !self.handing_over || !self.io.is_alone() {
+            return false;
+        }
+        let begun = self.io.now();
+        if begun < self.not_alone_before {
+            return false;
+        }
+        self.io.run_alone(&mut self.completions);
+        self.handing_over = false;
+        self.shard.handed_over(begun);
+        let ended = self.io.now();
+        if ended.since(begun) > ALONE_TIME_MAX {
+            self.not_alone_before = ended.plus(ALONE_PAUSE);
+        }
+        true
+    }
+
+    /// Returns whether [`run_alone`](Self::run_alone) would run something.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.handing_over && self.io.is_alone() && self.io.now() >= self.not_alone_before
+    }
+
+    /// Polling hands over what was submitted: all that follows is the kernel's time.
+    fn hand_over(&mut self) {
         if std::mem::take(&mut self.handing_over) {
             self.shard.handed_over(self.io.now());
         }
-        self.io.poll(wait, &mut self.completions);
-        self.step(Vec::new());
     }
 
-    fn step(&mut self, commands: Vec<Command>) {
+    /// Handles commands and completions, wakes who was answered, and submits what came of it.
+    pub(crate) fn step(&mut self, commands: impl IntoIterator<Item = Command>) {
         let time = (self.io.now(), self.io.wall_clock_ms());
         self.shard.step(time, commands, &mut self.completions, &mut self.operations);
         self.shard.wake_all();

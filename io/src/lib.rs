@@ -107,6 +107,25 @@ pub trait Io {
     /// *Blocking*: only as `wait` says, except for the inline backend, which does the work here.
     fn poll(&mut self, wait: Wait, completions: &mut Vec<Completion>);
 
+    /// Returns whether one durable write was submitted with nothing else in flight, and is not
+    /// started yet: [`run_alone`](Io::run_alone) may then be called instead of
+    /// [`poll`](Io::poll). Backends without such a way never say so.
+    fn is_alone(&self) -> bool {
+        false
+    }
+
+    /// Runs the lone write by blocking calls on this thread; its completion is in `completions`
+    /// then. This spares the way to another thread and back, which is a good part of what a small
+    /// durable write costs on a fast device.
+    ///
+    /// *Blocking*: until the write is on stable media, or has failed.
+    ///
+    /// # Panics
+    /// If [`is_alone`](Io::is_alone) does not say that there is one.
+    fn run_alone(&mut self, completions: &mut Vec<Completion>) {
+        panic!("no write is alone, beside {} completions", completions.len());
+    }
+
     /// Returns the number of operations submitted and not yet reported.
     fn in_flight(&self) -> usize;
 

@@ -107,6 +107,20 @@ impl Io for SystemIo {
         }
     }
 
+    fn is_alone(&self) -> bool {
+        match self {
+            SystemIo::Uring(io) => io.is_alone(),
+            SystemIo::Threads(io) => io.is_alone(),
+        }
+    }
+
+    fn run_alone(&mut self, completions: &mut Vec<Completion>) {
+        match self {
+            SystemIo::Uring(io) => io.run_alone(completions),
+            SystemIo::Threads(io) => io.run_alone(completions),
+        }
+    }
+
     fn in_flight(&self) -> usize {
         match self {
             SystemIo::Uring(io) => io.in_flight(),

@@ -50,6 +50,9 @@ const REFUSALS_MAX: u32 = 1 << 16;
 pub struct UringIo {
     ring: IoUring,
     flights: Flights,
+    /// A durable write that was submitted with nothing else in flight; the kernel does not know of
+    /// it yet.
+    alone: Option<Entry>,
     helper: Pool,
     helper_in_flight: usize,
     mailbox: Arc<Mailbox>,
@@ -98,6 +101,7 @@ impl UringIo {
         let mut io = UringIo {
             ring,
             flights: Flights::new(),
+            alone: None,
             helper: Pool::new("highwater-names", 1, deliver)?,
             helper_in_flight: 0,
             mailbox,
@@ -131,6 +135,13 @@ impl UringIo {
         // and `signal`; and dropping this value first waits for all of them.
         let pushed = unsafe { queue.push(entry) };
         assert!(pushed.is_ok(), "the submission queue holds every operation in flight");
+    }
+
+    /// Queues the lone write, if there is one: it is alone no more, or shall not block.
+    fn push_alone(&mut self) {
+        if let Some(entry) = self.alone.take() {
+            self.push(&entry);
+        }
     }
 
     /// Starts what is queued and waits as told; one system call, or none.
@@ -228,6 +239,9 @@ impl UringIo {
 impl Io for UringIo {
     fn submit(&mut self, token: Token, operation: Operation) {
         assert!(self.in_flight() < IN_FLIGHT_MAX, "more than {IN_FLIGHT_MAX} operations in flight");
+        self.push_alone();
+        let alone =
+            self.in_flight() == 0 && matches!(operation, Operation::Write { dsync: true, .. });
         let job = self.holdings.job(token, operation);
         match &job.operation {
             Operation::Read { .. }
@@ -235,7 +249,11 @@ impl Io for UringIo {
             | Operation::Flush { .. }
             | Operation::Allocate { .. } => {
                 let entry = self.flights.start(job);
-                self.push(&entry);
+                if alone {
+                    self.alone = Some(entry);
+                } else {
+                    self.push(&entry);
+                }
             }
             _ => {
                 self.helper_in_flight += 1;
@@ -246,6 +264,7 @@ impl Io for UringIo {
 
     fn poll(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
         let before = completions.len();
+        self.push_alone();
         self.reap(completions);
         self.collect(completions);
         // Behind the reaping: it may just have taken the last wake-up, and a wait without an armed
@@ -254,12 +273,28 @@ impl Io for UringIo {
             self.arm();
         }
         let satisfied = completions.len() > before || self.signal.is_woken();
-        self.enter(if satisfied { Wait::No } else { wait });
+        if !satisfied && self.in_flight() == 0 && wait != Wait::No {
+            // Only a wake-up can end this, and waiting for that alone is cheaper outside the ring.
+            self.signal.wait(wait);
+        } else {
+            self.enter(if satisfied { Wait::No } else { wait });
+        }
         self.reap(completions);
         self.collect(completions);
         if wait != Wait::No {
             self.signal.forget_woken();
         }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    fn run_alone(&mut self, completions: &mut Vec<Completion>) {
+        let Some(entry) = self.alone.take() else { panic!("no write is alone") };
+        assert_eq!(self.in_flight(), 1, "a lone write is alone");
+        let job = self.flights.withdraw(entry.get_user_data());
+        completions.push(self.holdings.settle(job.execute()));
     }
 
     fn in_flight(&self) -> usize {

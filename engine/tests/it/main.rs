@@ -4,5 +4,6 @@ mod basics;
 mod local;
 mod metrics;
 mod outside;
+mod room;
 mod stages;
 mod trim;

@@ -73,6 +73,18 @@ impl Flights {
         entry(place.flight.insert(Flight { job, progress })).user_data(key)
     }
 
+    /// Takes back the job of an entry that was not given to the kernel.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(super) fn withdraw(&mut self, key: u64) -> Job {
+        let low = u32::try_from(key & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        let flight = self.places.get_mut(index(low)).and_then(|place| place.flight.take());
+        let Some(flight) = flight else { panic!("{key:#x} was not begun") };
+        self.free.push(low);
+        flight.job
+    }
+
     /// Takes what the kernel said to the entry `key`.
     ///
     /// # Panics

@@ -2,8 +2,9 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::sys;
+use crate::{Wait, sys};
 
 /// Ends the wait of a ring from any thread.
 #[derive(Debug)]
@@ -13,12 +14,24 @@ pub(super) struct Signal {
     sent: AtomicBool,
     /// Whether the next waiting poll shall return.
     woken: AtomicBool,
+    /// Whether the ring's thread waits in [`wait`](Signal::wait), outside the ring.
+    outside: AtomicBool,
+    /// Held by that thread between looking at `woken` and waiting.
+    door: Mutex<()>,
+    opened: Condvar,
 }
 
 impl Signal {
     pub(super) fn new() -> Result<Self, i32> {
         let counter = sys::event_counter()?;
-        Ok(Signal { counter, sent: AtomicBool::new(false), woken: AtomicBool::new(false) })
+        Ok(Signal {
+            counter,
+            sent: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            outside: AtomicBool::new(false),
+            door: Mutex::new(()),
+            opened: Condvar::new(),
+        })
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
@@ -27,9 +40,34 @@ impl Signal {
 
     /// Makes the current or the next waiting poll return.
     pub(super) fn wake(&self) {
-        // Before `send`: who sees the count must see this.
-        self.woken.store(true, Ordering::Release);
-        self.send();
+        // Before `send`: who sees the count must see this. And in one order with the two lines of
+        // `wait`: if the load finds nobody outside, who goes there later finds the wake-up.
+        self.woken.store(true, Ordering::SeqCst);
+        if self.outside.load(Ordering::SeqCst) {
+            // Whoever holds the door has yet to look, or waits already.
+            drop(self.door.lock().unwrap_or_else(PoisonError::into_inner));
+            self.opened.notify_one();
+        } else {
+            self.send();
+        }
+    }
+
+    /// Waits for a wake-up outside the ring, for a ring with nothing in flight.
+    pub(super) fn wait(&self, wait: Wait) {
+        self.outside.store(true, Ordering::SeqCst);
+        let asleep = |(): &mut ()| !self.woken.load(Ordering::SeqCst);
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        match wait {
+            Wait::No => drop(door),
+            Wait::Forever => {
+                drop(self.opened.wait_while(door, asleep).unwrap_or_else(PoisonError::into_inner));
+            }
+            Wait::AtMost(time) => {
+                let waited = self.opened.wait_timeout_while(door, time, asleep);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+        self.outside.store(false, Ordering::SeqCst);
     }
 
     /// Makes the ring look at what other threads left for it before this call.
