@@ -417,12 +417,7 @@ fn carry_out<I: Io>(
     let active = end.segment.and_then(|index| segments.get(index));
     let kept = end.segment.map_or(&[][..], |index| segments.get(..=index).unwrap_or_default());
     if let Some(from) = recovery.rewrite_from {
-        for segment in kept.iter().filter(|segment| segment.base >= from.segment) {
-            rewrite(io, &from, &mark, (segment.base, segment.file, segment.length))?;
-            if segment.base > from.segment || from.position == FIRST_BATCH {
-                names::renew(io, recovery.directory, &segment_file_name(segment.base))?;
-            }
-        }
+        rewrite_behind(io, &recovery, (&from, &mark), kept)?;
         // What failed may have been the removal of a roll's blank file, on a full disk.
         if segments.iter().all(|segment| segment.base != mark.offset) {
             match names::remove_again(io, recovery.directory, mark.offset) {
@@ -470,13 +465,9 @@ fn carry_out<I: Io>(
     if infos.last().is_none_or(|last| last.base != placed.active.base) {
         infos.push(SegmentInfo::new(placed.active.base, Some(placed.active.salt)));
     }
-    let sealed = infos.iter().filter(|info| info.base < placed.active.base);
-    let sealed = sealed.map(|info| Sealed {
-        base: info.base,
-        bytes: meta.segment_bytes,
-        max_timestamp_ms: None,
-    });
-    let sealed = sealed.collect();
+    let sealed = infos.iter().map(|info| info.base).filter(|base| *base < placed.active.base);
+    let bytes = meta.segment_bytes;
+    let sealed = sealed.map(|base| Sealed { base, bytes, max_timestamp_ms: None }).collect();
     let shared = publish(recovery.place.name, &meta, placed.end, infos, &report, None);
     shared.lock().generation_mark = meta.flushed;
     let spares = take_stock(io, recovery.place.root, &meta)?;
@@ -493,6 +484,23 @@ fn carry_out<I: Io>(
         read_only: None,
         report,
     })
+}
+
+/// After a failed write or flush: writes the bytes from `from` to `mark` and the names of their
+/// segments anew.
+fn rewrite_behind<I: Io>(
+    io: &mut Blocking<I>,
+    recovery: &Recovery<'_>,
+    (from, mark): (&Mark, &Mark),
+    kept: &[Segment],
+) -> Result<()> {
+    for segment in kept.iter().filter(|segment| segment.base >= from.segment) {
+        rewrite(io, from, mark, (segment.base, segment.file, segment.length))?;
+        if segment.base > from.segment || from.position == FIRST_BATCH {
+            names::renew(io, recovery.directory, &segment_file_name(segment.base))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the segments above the cut, and what a trim left behind: the new start is in both slots.
