@@ -23,9 +23,11 @@ use crate::receipt::Promise;
 /// How long between two attempts for a lock.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
-/// A lone durable write that takes longer than this is better left to the kernel.
-const ALONE_TIME_MAX: Duration = Duration::from_micros(500);
-/// For how long they are left to it then.
+/// Lone durable writes that take longer than this are better left to the kernel.
+const ALONE_TIME_MAX: Duration = Duration::from_millis(1);
+/// How many in a row may take long: one alone says more of the machine than of the device.
+const SLOW_ALONE_MAX: u32 = 4;
+/// For how long they are left to the kernel then.
 const ALONE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A log's place in its shard.
@@ -269,8 +271,10 @@ pub(crate) struct Runner<I: Io> {
     backlog: VecDeque<(Token, Operation)>,
     /// Something was submitted since the last poll, and all that there was.
     handing_over: bool,
-    /// A lone write took long: until then the thread is not blocked by another.
+    /// Lone writes took long: until then the thread is not blocked by another.
     not_alone_before: Monotonic,
+    /// How many in a row took long.
+    slow_alone: u32,
 }
 
 impl<I: Io> Runner<I> {
@@ -284,6 +288,7 @@ impl<I: Io> Runner<I> {
             backlog: VecDeque::new(),
             handing_over: false,
             not_alone_before: Monotonic(0),
+            slow_alone: 0,
         }
     }
 
@@ -339,7 +344,11 @@ impl<I: Io> Runner<I> {
         self.handing_over = false;
         self.shard.handed_over(begun);
         let ended = self.io.now();
-        if ended.since(begun) > ALONE_TIME_MAX {
+        if ended.since(begun) <= ALONE_TIME_MAX {
+            self.slow_alone = 0;
+        } else if self.slow_alone < SLOW_ALONE_MAX {
+            self.slow_alone += 1;
+        } else {
             self.not_alone_before = ended.plus(ALONE_PAUSE);
         }
         true

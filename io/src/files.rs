@@ -22,11 +22,14 @@ const OPEN_FILES_MAX: usize = 1 << PLACE_BITS;
 pub(crate) struct OpenFile {
     pub(crate) file: File,
     path: Mutex<PathBuf>,
+    /// The device can write through its cache: a durable write needs no flush behind it.
+    pub(crate) writes_through: bool,
 }
 
 impl OpenFile {
     pub(crate) fn new(file: File, path: PathBuf) -> Self {
-        OpenFile { file, path: Mutex::new(path) }
+        let writes_through = sys::writes_through(&file);
+        OpenFile { file, path: Mutex::new(path), writes_through }
     }
 
     pub(crate) fn into_parts(self) -> (File, PathBuf) {

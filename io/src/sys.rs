@@ -51,6 +51,18 @@ pub(crate) fn write_at(
     usize::try_from(written).map_err(|_| last_errno())
 }
 
+/// Returns whether the device below a file says that it can write through its cache (FUA).
+pub(crate) fn writes_through(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(device) = file.metadata().map(|metadata| metadata.dev()) else { return false };
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    // A partition has its queue one level up.
+    ["", "/.."].iter().any(|up| {
+        let path = format!("/sys/dev/block/{major}:{minor}{up}/queue/fua");
+        std::fs::read(path).is_ok_and(|text| text.trim_ascii() == b"1")
+    })
+}
+
 /// Flushes the data of a file and what is needed to find it: `fdatasync(2)`, once.
 pub(crate) fn flush_data(file: &File) -> Result<(), i32> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed.

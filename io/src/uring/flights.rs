@@ -23,6 +23,22 @@ pub(super) enum Landing {
 struct Flight {
     job: Job,
     progress: Progress,
+    /// The bytes of a durable write are written; the flush behind it is on its way.
+    written: Option<usize>,
+}
+
+impl Flight {
+    /// Returns whether a flush has to follow the write: a durable write on a device that cannot
+    /// write through its cache ends in a work queue of the kernel, which does the same flush, but
+    /// whose threads have to wait for a processor longer than those of the ring.
+    fn needs_flush(&self) -> bool {
+        let Operation::Write { dsync: true, .. } = self.job.operation else { return false };
+        self.written.is_none() && !self.writes_through()
+    }
+
+    fn writes_through(&self) -> bool {
+        matches!(&self.job.target, Target::Shared(file) if file.writes_through)
+    }
 }
 
 #[derive(Debug)]
@@ -70,7 +86,7 @@ impl Flights {
         assert!(place.flight.is_none(), "a free place is empty");
         place.use_count = place.use_count.wrapping_add(1);
         let key = u64::from(place.use_count) << u32::BITS | u64::from(low);
-        entry(place.flight.insert(Flight { job, progress })).user_data(key)
+        entry(place.flight.insert(Flight { job, progress, written: None })).user_data(key)
     }
 
     /// Takes back the job of an entry that was not given to the kernel.
@@ -99,8 +115,15 @@ impl Flights {
         let result = usize::try_from(result).map_err(|_| result.wrapping_neg());
         let result = match flight.progress.advance(result) {
             Next::Again => return Landing::Again(entry(flight).user_data(key)),
+            Next::Finished(bytes) if flight.needs_flush() => {
+                flight.written = Some(bytes);
+                flight.progress = Progress::once();
+                return Landing::Again(entry(flight).user_data(key));
+            }
             Next::Finished(bytes) => match flight.job.operation {
-                Operation::Read { .. } | Operation::Write { .. } => Ok(Output::Bytes(bytes)),
+                Operation::Read { .. } | Operation::Write { .. } => {
+                    Ok(Output::Bytes(flight.written.unwrap_or(bytes)))
+                }
                 _ => Ok(Output::Done),
             },
             Next::Failed(errno) => Err(errno),
@@ -123,6 +146,10 @@ fn entry(flight: &mut Flight) -> Entry {
         unreachable!("a ring works on open files");
     };
     let fd = Fd(file.file.as_raw_fd());
+    if flight.written.is_some() {
+        return opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build();
+    }
+    let writes_through = file.writes_through;
     let (start, bytes) = flight.progress.piece();
     let length = u32::try_from(bytes).unwrap_or(u32::MAX);
     match &mut flight.job.operation {
@@ -136,7 +163,7 @@ fn entry(flight: &mut Flight) -> Entry {
             let piece = &buffer[start..start + bytes];
             opcode::Write::new(fd, piece.as_ptr(), length)
                 .offset(piece_position(*position, start))
-                .rw_flags(if *dsync { libc::RWF_DSYNC } else { 0 })
+                .rw_flags(if *dsync && writes_through { libc::RWF_DSYNC } else { 0 })
                 .build()
         }
         Operation::Flush { .. } => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
