@@ -25,6 +25,7 @@ mod pool;
 mod progress;
 pub mod random;
 pub mod sim;
+pub mod space;
 mod sys;
 pub mod system;
 pub mod thread;

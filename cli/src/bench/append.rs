@@ -1,6 +1,7 @@
 //! `highwater bench append`: one run, from looking at the directory to the result.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::wake;
 use super::way::{Opened, Queued, Way, is_full};
 use crate::args::Format;
 use crate::output::{Exit, Failure, Output, tell};
+use crate::text;
 
 /// The floor is measured for so long before the run, and again after it.
 const FLOOR_FLUSH_TIME: Duration = Duration::from_secs(3);
@@ -67,13 +69,18 @@ fn measure(
     let backend = engine.backend_name();
     let wake_round_trip = wake::round_trip()?;
     let mut floor = Floor::prepare(arguments, &plan, progress)?;
+    let room = plan.room(&arguments.dir)?;
     floor.measure(interrupt)?;
     plan.choose_rate(&floor);
-    let ran = run_producers(arguments, &plan, engine, interrupt, progress);
-    let (stats, begin, end, final_flush) = ran.map_err(|error| explain(error, place, arguments))?;
+    let ran = run_producers(arguments, &plan, room, engine, interrupt, progress);
+    let Ran { stats, begin, end, final_flush, ran_out } =
+        ran.map_err(|error| explain(error, place, arguments))?;
     if !interrupt.is_asked() {
         progress.say("floor: after the run");
         floor.measure(interrupt)?;
+    }
+    if ran_out {
+        warnings.push("the run ended early: more would have filled the disk".to_owned());
     }
     let facts = Facts {
         env,
@@ -88,12 +95,20 @@ fn measure(
     Ok(Measured { plan, stats, begin, end, final_flush, facts })
 }
 
-type Ran = (Stats, Option<Snapshot>, Snapshot, Duration);
+/// What the producers and the clock gave.
+struct Ran {
+    stats: Stats,
+    begin: Option<Snapshot>,
+    end: Snapshot,
+    final_flush: Duration,
+    ran_out: bool,
+}
 
 /// Runs the producers to their end, flushes, ends the clock, and closes the engine.
 fn run_producers(
     arguments: &Arguments,
     plan: &Plan,
+    room: u64,
     engine: Opened,
     interrupt: &Interrupt,
     progress: &Progress,
@@ -102,7 +117,7 @@ fn run_producers(
     let times = [Some(plan.warmup), plan.duration];
     let start = monotonic_now();
     let counted = &progress.counted;
-    let shared = Arc::new(Shared::new(start, times, plan.batches_max, interrupt, counted));
+    let shared = Arc::new(Shared::new(start, times, [plan.batches_max, room], interrupt, counted));
     progress.say("measuring");
     let task = |index| Task {
         payload: payload.share(index),
@@ -162,15 +177,13 @@ struct Ended {
 impl Ended {
     fn with(self, shared: &Shared) -> Ran {
         let begin = shared.begin.get().copied();
-        (self.stats, begin, self.end, self.final_flush)
+        let Ended { stats, end, final_flush } = self;
+        Ran { stats, begin, end, final_flush, ran_out: shared.ran_out_of_room() }
     }
 }
 
 /// Flushes what is not flushed, ends the clock behind it, and gathers what producers recorded.
-fn end_clock<W: Way>(
-    mut sent: Vec<Sent<W>>,
-    directory: &std::path::Path,
-) -> Result<(Vec<W>, Ended), Trouble> {
+fn end_clock<W: Way>(mut sent: Vec<Sent<W>>, directory: &Path) -> Result<(Vec<W>, Ended), Trouble> {
     let before = monotonic_now();
     let Some(one) = sent.first_mut() else { panic!("there is at least one producer") };
     one.way.flush()?;
@@ -293,6 +306,32 @@ impl Floor {
 }
 
 impl Plan {
+    /// Keeps the run within the free space of the disk, and nine tenths of it at the most; refuses
+    /// one that is told to append more. Returns how many batches there is room for.
+    fn room(&self, directory: &Path) -> Result<u64, Failure> {
+        if self.wishes.retention_bytes.is_some() {
+            return Ok(u64::MAX);
+        }
+        let free = highwater_io::space::free_bytes(directory).map_err(Error::from)?;
+        // Segments are made whole, and the next one beside the one that is written to.
+        let segment_bytes = self.wishes.segment_bytes.unwrap_or(highwater::DEFAULT_SEGMENT_BYTES);
+        let segments = (free / 10 * 9).saturating_sub(2 * segment_bytes.min(free / 4));
+        let room = (segments / self.batch_disk_bytes()).max(1);
+        if self.is_told_total && self.batches_max > room {
+            let total = text::bytes(self.batches_max.saturating_mul(self.batch_bytes));
+            return Err(Failure::new(
+                Exit::Error,
+                format!(
+                    "{total} would fill the disk of {}, which has {} free: free some space, append \
+                     less (--total-bytes), or keep less (--retention-bytes)",
+                    directory.display(),
+                    text::bytes(free)
+                ),
+            ));
+        }
+        Ok(room)
+    }
+
     /// Returns whether a flush for each group is what bounds the run, and not the bytes.
     pub(crate) fn is_compared_by_flush(&self) -> bool {
         self.ack.waits_for_flush() || matches!(self.pace, Pace::Open { .. })
@@ -335,8 +374,8 @@ fn tell_result(arguments: &Arguments, result: &AppendResult) -> Result<Exit, Fai
     if arguments.format == Format::Text {
         result.warnings.iter().for_each(|warning| tell(&format!("warning: {warning}")));
         if arguments.keep {
-            let dir = crate::text::shell_word(&arguments.dir);
-            tell(&format!("next: {} verify --dir {dir}", crate::text::program()));
+            let dir = text::shell_word(&arguments.dir);
+            tell(&format!("next: {} verify --dir {dir}", text::program()));
         }
     }
     let value = serde_json::to_value(result).unwrap_or(Value::Null);

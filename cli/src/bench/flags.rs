@@ -155,6 +155,8 @@ pub(crate) struct Plan {
     pub(crate) batch_bytes: u64,
     /// The most batches that are counted.
     pub(crate) batches_max: u64,
+    /// Whether that is what the flags ask for, and not only a bound.
+    pub(crate) is_told_total: bool,
     pub(crate) duration: Option<Duration>,
     pub(crate) warmup: Duration,
     pub(crate) ack: Ack,
@@ -207,6 +209,7 @@ impl Arguments {
             batch_records: self.batch_records,
             batch_bytes,
             batches_max: (total / batch_bytes.max(1)).max(1),
+            is_told_total: self.total_bytes.is_some(),
             duration: self.duration.or(self.total_bytes.is_none().then_some(DURATION_DEFAULT)),
             warmup: self.warmup.unwrap_or(warmup),
             ack: self.ack.into(),
@@ -282,7 +285,7 @@ impl Plan {
     /// floor is measured with them. An estimate: how many batches go together depends on when they
     /// come.
     pub(crate) fn group(&self, waits_for_flush: bool) -> (usize, usize) {
-        let batch = self.batch_bytes + 128 + 8 * u64::from(self.batch_records);
+        let batch = self.batch_disk_bytes();
         let in_flight = match self.pace {
             Pace::Closed { in_flight } => u64::from(in_flight),
             Pace::Open { .. } => 1,
@@ -297,6 +300,11 @@ impl Plan {
         let depth = (in_flight / batches).clamp(1, depth_max);
         let block = group.next_multiple_of(4096).min(16 << 20);
         (super::numbers::length(block), super::numbers::length(depth))
+    }
+
+    /// Returns about how many bytes a batch takes in a log, without padding.
+    pub(crate) fn batch_disk_bytes(&self) -> u64 {
+        self.batch_bytes + 128 + 8 * u64::from(self.batch_records)
     }
 
     /// Returns half of what the floor can do, in two digits: the rate of a run that is told none.

@@ -185,14 +185,15 @@ impl<W: Way> Producer<W> {
             Turn::Closed { .. } => now,
             Turn::Open(arrivals) => arrivals.next(),
         };
-        if self.shared.ends_at.is_some_and(|end| intended >= end) {
+        // Also of an open loop that is behind: what it did not come to is not sent any more.
+        if self.shared.ends_at.is_some_and(|end| intended >= end || now >= end) {
             return Next::End;
         }
         if intended > now {
             return Next::Wait { until: intended };
         }
         let counts = intended >= self.shared.counts_from;
-        if counts && !self.shared.take() {
+        if !self.shared.take(counts) {
             return Next::End;
         }
         if let Turn::Open(arrivals) = &mut self.task.turn {

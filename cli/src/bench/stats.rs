@@ -47,8 +47,11 @@ pub(crate) struct Shared {
     /// When no more are sent.
     pub(crate) ends_at: Option<Monotonic>,
     /// The most batches that count, and how many were taken.
-    pub(crate) batches_max: u64,
-    pub(crate) taken: AtomicU64,
+    batches_max: u64,
+    taken: AtomicU64,
+    /// The most batches there is room for on the disk, and how many were sent.
+    room: u64,
+    sent: AtomicU64,
     /// Taken by whoever sends the first batch that counts.
     pub(crate) begin: OnceLock<Snapshot>,
     pub(crate) interrupt: Interrupt,
@@ -61,7 +64,7 @@ impl Shared {
     pub(crate) fn new(
         start: Monotonic,
         [warmup, duration]: [Option<Duration>; 2],
-        batches_max: u64,
+        [batches_max, room]: [u64; 2],
         interrupt: &Interrupt,
         counted: &Arc<Counted>,
     ) -> Self {
@@ -71,6 +74,8 @@ impl Shared {
             ends_at: duration.map(|duration| counts_from.plus(duration)),
             batches_max,
             taken: AtomicU64::new(0),
+            room,
+            sent: AtomicU64::new(0),
             begin: OnceLock::new(),
             interrupt: interrupt.clone(),
             failed: AtomicBool::new(false),
@@ -82,9 +87,16 @@ impl Shared {
         self.interrupt.is_asked() || self.failed.load(Ordering::Relaxed)
     }
 
-    /// Takes one of the batches that count; false when there are no more.
-    pub(crate) fn take(&self) -> bool {
-        self.taken.fetch_add(1, Ordering::Relaxed) < self.batches_max
+    /// Takes the right to send one batch; false when there is none, as the disk would be full or
+    /// as all that count are taken.
+    pub(crate) fn take(&self, counts: bool) -> bool {
+        let fits = self.sent.fetch_add(1, Ordering::Relaxed) < self.room;
+        fits && (!counts || self.taken.fetch_add(1, Ordering::Relaxed) < self.batches_max)
+    }
+
+    /// Returns whether the run ended because the disk would have been full.
+    pub(crate) fn ran_out_of_room(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) > self.room
     }
 }
 

@@ -303,9 +303,18 @@ fn a_disk_that_fills_is_named_with_the_remedy_and_the_space_is_given_back() {
         return println!("skipped: no right to mount");
     };
     let much = ["--total-bytes", "1GiB", "--in-flight", "8", "--segment-bytes", "1MiB"];
-    let full = bench(&scratch, "append", &much);
-    full.refuses(1, &["disk", "is full", "free some space", "--retention-bytes"]);
+    let words = ["would fill the disk", "free some space", "--retention-bytes"];
+    bench(&scratch, "append", &much).refuses(1, &words);
     assert!(scratch.snapshot().is_empty());
+    // What the log keeps at least does not fit: nobody can tell before.
+    let kept = [&much[..], &["--retention-bytes", "64MiB"]].concat();
+    let words = ["disk", "is full", "free some space", "--retention-bytes"];
+    bench(&scratch, "append", &kept).refuses(1, &words);
+    assert!(scratch.snapshot().is_empty());
+    // For so long as there is room.
+    let long = ["--duration", "3600", "--in-flight", "8", "--segment-bytes", "1MiB"];
+    let ended = bench(&scratch, "append", &[&long[..], &["--format", "json"]].concat()).exits(0);
+    assert!(result(&ended)["warnings"].to_string().contains("ended early"));
     // With a retention the same amount goes through the same disk.
     let kept = [&much[2..], &["--total-bytes", "40MiB", "--retention-bytes", "2MiB"]].concat();
     bench(&scratch, "append", &kept).exits(0);
