@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::output::{Exit, Failure, tell};
 
+/// Where an engine keeps its spare segments.
+const POOL: &str = ".pool";
+
 /// Where a run works, and what was there before.
 #[derive(Debug)]
 pub(crate) struct Place {
     directory: PathBuf,
     log: String,
-    /// Nothing was in the directory, or it did not exist: all that is there is ours.
+    /// Nothing was in the directory, or it did not exist: what the engine made there is ours.
     was_empty: bool,
     was_missing: bool,
     keep: bool,
@@ -74,17 +77,14 @@ impl Place {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             renamed => renamed.and_then(|()| std::fs::remove_dir_all(&hidden))?,
         }
-        if self.was_missing {
-            return std::fs::remove_dir_all(&self.directory);
-        }
         if self.was_empty {
-            for entry in std::fs::read_dir(&self.directory)? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    std::fs::remove_dir_all(path)?;
-                } else {
-                    std::fs::remove_file(path)?;
-                }
+            std::fs::remove_dir_all(self.directory.join(POOL))?;
+        }
+        if self.was_missing {
+            // Not if somebody has put something there meanwhile.
+            match std::fs::remove_dir(&self.directory) {
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+                removed => removed?,
             }
         }
         Ok(())

@@ -87,6 +87,17 @@ fn durable_acks_count_a_flush_for_each_and_waiting_for_none_exposes_all() {
 }
 
 #[test]
+fn an_open_loop_that_asks_for_too_much_is_called_overloaded_and_ends_on_time() {
+    let scratch = Scratch::new("bench-overloaded");
+    // A thousand gigabytes a second, from the warm-up on.
+    let much = ["--rate", "1000M", "--warmup", "0.3", "--duration", "0.3"];
+    let kept = ["--retention-bytes", "64MiB", "--segment-bytes", "16MiB", "--format", "json"];
+    let result = result(&bench(&scratch, "append", &[&much[..], &kept].concat()).exits(0));
+    assert_eq!(result["overloaded"], true);
+    assert!(result["records"].as_u64().unwrap() > 0, "what came of it is told");
+}
+
+#[test]
 fn a_run_leaves_the_directory_as_it_was() {
     let scratch = Scratch::new("bench-leaves");
     bench(&scratch, "append", &SHORT).exits(0);
