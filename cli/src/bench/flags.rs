@@ -62,8 +62,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "B", default_value_t = 16,
         value_parser = clap::value_parser!(u32).range(1..=BATCH_RECORDS_MAX))]
     batch_records: u32,
-    /// Append so many bytes of values (after the warm-up) [default: what --duration says, at most
-    /// 4GiB].
+    /// Append so many bytes of values (after the warm-up) [default: what --duration says; without
+    /// it at most 4GiB].
     #[arg(long, value_name = "T", value_parser = args::byte_count, conflicts_with = "duration")]
     total_bytes: Option<u64>,
     /// Append for so many seconds (after the warm-up) [default: 20].

@@ -12,7 +12,7 @@ use highwater_io::random::SeededRandom;
 use super::numbers::count;
 use super::pace::Arrivals;
 use super::stats::{Sending, Shared, Snapshot, Stats};
-use super::way::Way;
+use super::way::{NEVER, Way};
 use crate::output::{Exit, Failure};
 
 /// The bytes that records are cut from. Larger than a processor's nearest caches: a producer of
@@ -167,7 +167,7 @@ impl<W: Way> Producer<W> {
             }
         }
         while !self.unacked.is_empty() {
-            self.wait(Monotonic(u64::MAX));
+            self.wait(NEVER);
             self.collect()?;
         }
         Ok(())
@@ -180,7 +180,7 @@ impl<W: Way> Producer<W> {
         let now = monotonic_now();
         let intended = match &self.task.turn {
             Turn::Closed { window } if self.unacked.len() >= *window => {
-                return Next::Wait { until: Monotonic(u64::MAX) };
+                return Next::Wait { until: NEVER };
             }
             Turn::Closed { .. } => now,
             Turn::Open(arrivals) => arrivals.next(),

@@ -16,6 +16,9 @@ use super::flags::PrepareName;
 /// The longest wait without a look at whether the run was interrupted.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
+/// The limit of a wait that has none.
+pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
+
 /// The names of an append's stages, in the order of [`stages`].
 pub(crate) const STAGES: [&str; 5] = ["queued", "submitted", "written", "flush_waited", "flushed"];
 /// So many of them come before the flush.
@@ -102,7 +105,7 @@ pub(crate) trait Way {
     fn append(&mut self, batch: RecordBatch, ack: Ack) -> Result<Self::Handle>;
     fn acked(&self, handle: &Self::Handle) -> Option<Result<Appended>>;
     fn flushed(&self, handle: &Self::Handle) -> Option<Result<Appended>>;
-    /// Waits for the ack of `handle`, or until `until`, or a little.
+    /// Waits for the ack of `handle`, or until `until`; with a limit perhaps only a little.
     fn wait(&mut self, handle: &Self::Handle, until: Monotonic);
     /// Waits until `until`, or a little; with a thread of its own the engine works on.
     fn idle(&mut self, until: Monotonic);
@@ -140,8 +143,12 @@ impl Way for Queued {
     }
 
     fn wait(&mut self, receipt: &Receipt, until: Monotonic) {
-        // The answer is polled.
-        drop(receipt.wait_timeout(up_to(until)));
+        // The answer is polled. A wait without a limit needs no timer.
+        if until == NEVER {
+            drop(receipt.wait());
+        } else {
+            drop(receipt.wait_timeout(up_to(until)));
+        }
     }
 
     fn idle(&mut self, until: Monotonic) {
@@ -184,8 +191,10 @@ impl Way for Local {
         ticket.flushed()
     }
 
-    fn wait(&mut self, _: &Ticket, until: Monotonic) {
-        self.engine.poll(up_to(until));
+    fn wait(&mut self, ticket: &Ticket, until: Monotonic) {
+        if until != NEVER || self.engine.run_until(ticket).is_err() {
+            self.engine.poll(up_to(until));
+        }
     }
 
     fn idle(&mut self, until: Monotonic) {
