@@ -85,6 +85,8 @@ struct Summary {
     seconds: f64,
     mb_per_s: f64,
     backend: &'static str,
+    /// False where the file system refuses it and the page cache is used.
+    direct_io: bool,
     /// What opening found and did, and what else is worth knowing.
     notes: Vec<String>,
 }
@@ -108,6 +110,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
+    if log.recovery().page_cache {
+        let dir = arguments.place.dir.display();
+        notes.add(format!(
+            "note: the file system of {dir} refuses direct I/O (O_DIRECT): the page cache is used"
+        ));
+    }
     if std::io::stdin().is_terminal() {
         tell("note: reading lines from the terminal; Ctrl-D ends them");
     }
@@ -238,6 +246,7 @@ impl Notes {
                 seconds: took.as_secs_f64(),
                 mb_per_s: f64::from(u32::try_from(per_second / 1000).unwrap_or(u32::MAX)) / 1000.0,
                 backend,
+                direct_io: !log.recovery().page_cache,
                 notes: self.kept,
             };
             tell(&serde_json::to_string(&summary).unwrap_or_default());

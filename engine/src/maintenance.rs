@@ -9,7 +9,6 @@ use highwater_segment::{Epoch, FIRST_BATCH, Generation, Offset};
 use crate::control::Control;
 use crate::core::DetachedLog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::names;
 use crate::opening::{OpenedLog, segment_bases, write_meta_twice};
 use crate::options::LogOptions;
 use crate::recover::{read_header, remove_index};
@@ -145,14 +144,14 @@ impl<I: Io> Control<I> {
         }
         // A crash from here on: the next opening finds the segments above the cut (S2) and removes
         // them before it appends.
-        let mut above = segment_bases(&self.io.list(&directory)?);
-        above.retain(|base| *base > cut.segment);
-        for base in &above {
-            self.io.remove(&directory.join(segment_file_name(*base)))?;
-            remove_index(&mut self.io, &directory, *base)?;
+        for base in segment_bases(&self.io.list(&directory)?) {
+            if base > cut.segment {
+                self.io.remove(&directory.join(segment_file_name(base)))?;
+                remove_index(&mut self.io, &directory, base)?;
+            }
         }
         remove_index(&mut self.io, &directory, cut.segment)?;
-        names::sync_removed(&mut self.io, &directory, &above)?;
+        self.io.sync_directory(&directory)?;
         self.open(name, &LogOptions::default(), None)
     }
 }

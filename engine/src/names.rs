@@ -4,14 +4,13 @@
 //! name is seen, the next sync succeeds, and a power cut takes the file. A name is written anew by
 //! renaming the file away and back; the next sync covers both. That is done only to files in which
 //! nothing counts as flushed, for a power cut between the two can leave the other name, and a
-//! second one take it. A removal is written anew by making and removing the name again.
+//! second one take it.
 
 use std::path::Path;
 
-use highwater_io::{Access, Blocking, Entry, Io};
-use highwater_segment::Offset;
+use highwater_io::{Blocking, Entry, Io};
 use highwater_segment::meta::META_FILE_NAME;
-use highwater_segment::segment::{parse_segment_file_name, segment_file_name};
+use highwater_segment::segment::parse_segment_file_name;
 
 use crate::error::Result;
 
@@ -23,36 +22,6 @@ pub(crate) fn renew<I: Io>(io: &mut Blocking<I>, directory: &Path, name: &str) -
     let away = directory.join(format!("{name}{AWAY}"));
     io.rename(directory.join(name), away.clone())?;
     Ok(io.rename(away, directory.join(name))?)
-}
-
-/// Makes the removal of segments durable that was just done. If the sync fails, the names are made
-/// and removed once more: what the failed one covered may never reach the media, and a segment that
-/// comes back after the log has grown past its name claims offsets of another.
-pub(crate) fn sync_removed<I: Io>(
-    io: &mut Blocking<I>,
-    directory: &Path,
-    removed: &[Offset],
-) -> Result<()> {
-    let Err(error) = io.sync_directory(directory) else { return Ok(()) };
-    if removed.is_empty() {
-        return Err(error.into());
-    }
-    for base in removed {
-        remove_again(io, directory, *base)?;
-    }
-    Ok(io.sync_directory(directory)?)
-}
-
-/// Makes and removes the name of a segment that is not there; the caller syncs the directory.
-pub(crate) fn remove_again<I: Io>(
-    io: &mut Blocking<I>,
-    directory: &Path,
-    base: Offset,
-) -> Result<()> {
-    let path = directory.join(segment_file_name(base));
-    let (file, _) = io.open(&path, Access::CreateNew, true)?;
-    io.close(file)?;
-    Ok(io.remove(&path)?)
 }
 
 /// Gives files back the names that a crash inside [`renew`] left them without. Returns whether

@@ -120,10 +120,10 @@ pub(crate) fn open_log<I: Io>(
         entries = io.list(&directory)?;
     }
     let bases = segment_bases(&entries);
-    let slots = if entries.iter().any(|entry| entry.name == META_FILE_NAME) {
+    let (slots, direct) = if entries.iter().any(|entry| entry.name == META_FILE_NAME) {
         read_meta_flushed(io, &directory)?
     } else {
-        decode_slots(&[])
+        (decode_slots(&[]), true)
     };
     let (case, meta) = decide_meta(&slots, !bases.is_empty());
     let Some(meta) = meta else {
@@ -145,6 +145,7 @@ pub(crate) fn open_log<I: Io>(
         bases,
         meta_case: case,
         rewrite_from: rewrite_from.map(|mark| mark.max(meta.flushed)).or(noted),
+        page_cache: !direct,
         meta,
     };
     recover(io, recovery)
@@ -160,7 +161,7 @@ pub(crate) fn was_never_made<I: Io>(io: &mut Blocking<I>, directory: &Path) -> R
     if !entries.iter().any(|entry| entry.name == META_FILE_NAME) {
         return Ok(true);
     }
-    let slots = read_meta_flushed(io, directory)?;
+    let (slots, _) = read_meta_flushed(io, directory)?;
     Ok(decide_meta(&slots, false).0 == MetaCase::M1NeverCreated)
 }
 
@@ -221,16 +222,16 @@ pub(crate) fn segment_bases(entries: &[Entry]) -> Vec<Offset> {
     bases
 }
 
-/// Flushes `log.meta`, drops it from caches and reads its slots.
+/// Flushes `log.meta`, drops it from caches and reads its slots; also whether direct I/O works.
 fn read_meta_flushed<I: Io>(
     io: &mut Blocking<I>,
     directory: &Path,
-) -> Result<[highwater_segment::recovery::Slot; 2]> {
+) -> Result<([highwater_segment::recovery::Slot; 2], bool)> {
     let path = directory.join(META_FILE_NAME);
     let (file, direct) = io.open(&path, Access::ReadWrite, true)?;
     let read = flush_to_media(io, file, direct).and_then(|()| {
         let (buffer, count) = io.read(file, 0, AlignedBuffer::zeroed(META_BYTES), META_BYTES);
-        Ok(decode_slots(buffer.get(..count?).unwrap_or_default()))
+        Ok((decode_slots(buffer.get(..count?).unwrap_or_default()), direct))
     });
     io.close(file)?;
     read
@@ -310,7 +311,7 @@ fn create_log<I: Io>(
         epochs,
         truncations: Vec::new(),
     };
-    ensure_meta_file(io, &directory)?;
+    let direct = ensure_meta_file(io, &directory)?;
     write_meta_twice(io, &directory, &mut meta)?;
     io.sync_directory(&directory)?;
     io.sync_directory(place.root)?;
@@ -334,6 +335,7 @@ fn create_log<I: Io>(
         quarantined: Vec::new(),
         corrupt: None,
         rewritten: false,
+        page_cache: !direct,
         bytes_scanned: 0,
         epoch: meta.epoch,
         generation: meta.generation,
@@ -355,15 +357,16 @@ fn create_log<I: Io>(
     })
 }
 
-/// Makes sure that `log.meta` is there and has its space; its name is durable on return.
-pub(crate) fn ensure_meta_file<I: Io>(io: &mut Blocking<I>, directory: &Path) -> Result<()> {
+/// Makes sure that `log.meta` is there and has its space; its name is durable on return. Returns
+/// whether direct I/O works.
+pub(crate) fn ensure_meta_file<I: Io>(io: &mut Blocking<I>, directory: &Path) -> Result<bool> {
     let path = directory.join(META_FILE_NAME);
-    let file = match io.open(&path, Access::CreateNew, true) {
-        Ok((file, _)) => file,
+    let (file, direct) = match io.open(&path, Access::CreateNew, true) {
+        Ok(opened) => opened,
         // Left over from a creation that a crash or a failed sync cut short.
         Err(error) if error.kind == IoErrorKind::AlreadyExists => {
             names::renew(io, directory, META_FILE_NAME)?;
-            io.open(&path, Access::ReadWrite, true)?.0
+            io.open(&path, Access::ReadWrite, true)?
         }
         Err(error) => return Err(error.into()),
     };
@@ -373,7 +376,8 @@ pub(crate) fn ensure_meta_file<I: Io>(io: &mut Blocking<I>, directory: &Path) ->
     };
     io.close(file)?;
     reserved?;
-    Ok(io.sync_directory(directory)?)
+    io.sync_directory(directory)?;
+    Ok(direct)
 }
 
 /// Makes the segment that starts at `base`: space, header and name are durable on return. A full

@@ -41,6 +41,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) bases: Vec<Offset>,
     pub(crate) meta_case: MetaCase,
     pub(crate) meta: LogMeta,
+    /// Direct I/O is refused.
+    pub(crate) page_cache: bool,
     /// What is behind this is written anew.
     pub(crate) rewrite_from: Option<Mark>,
 }
@@ -395,6 +397,7 @@ fn make_report(recovery: &Recovery<'_>, end: &End, findings: Findings) -> LogRep
         quarantined: findings.quarantined,
         corrupt: None,
         rewritten: recovery.rewrite_from.is_some(),
+        page_cache: recovery.page_cache,
         bytes_scanned: findings.bytes_scanned,
         epoch: recovery.meta.epoch,
         generation: recovery.meta.generation,
@@ -418,13 +421,6 @@ fn carry_out<I: Io>(
     let kept = end.segment.map_or(&[][..], |index| segments.get(..=index).unwrap_or_default());
     if let Some(from) = recovery.rewrite_from {
         rewrite_behind(io, &recovery, (&from, &mark), kept)?;
-        // What failed may have been the removal of a roll's blank file, on a full disk.
-        if segments.iter().all(|segment| segment.base != mark.offset) {
-            match names::remove_again(io, recovery.directory, mark.offset) {
-                Err(error) if *error.kind() != ErrorKind::Full => return Err(error),
-                _ => {}
-            }
-        }
     }
     let mut tail = Vec::new();
     if let Some(active) = active {
@@ -450,7 +446,7 @@ fn carry_out<I: Io>(
     if let Some(active) = active {
         remove_index(io, recovery.directory, active.base)?;
     }
-    names::sync_removed(io, recovery.directory, &report.removed_segments)?;
+    io.sync_directory(recovery.directory)?;
     let placed = place_active(io, &recovery, &meta, active, mark, tail)?;
     report.log_end = placed.end.offset;
     report.end_position = placed.end.position;

@@ -32,6 +32,8 @@ pub struct LogReport {
     pub corrupt: Option<Range<Offset>>,
     /// Whether the bytes behind the mark were written anew, after a failed write or flush.
     pub rewritten: bool,
+    /// Whether the file system refuses direct I/O, so that the page cache is used instead.
+    pub page_cache: bool,
     /// How many bytes were read to find the end.
     pub bytes_scanned: u64,
     /// The new leader epoch.

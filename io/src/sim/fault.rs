@@ -18,8 +18,8 @@ pub enum Fault {
     StaleBlock,
     /// A write fails with any subset of its sectors changed.
     WriteError,
-    /// A flush or directory sync fails; a part of what it covered never reaches the media, and
-    /// the next one succeeds.
+    /// A flush or directory sync fails; a part of what it covered - bytes, and names that came -
+    /// never reaches the media, and the next one succeeds. Names that went stay unsynced.
     FlushError,
     /// The operation fails like this and changes nothing.
     Refuse(IoErrorKind),

@@ -52,6 +52,7 @@
 //! # Not modelled
 //!
 //! * Corruption of the file system's own metadata, and directories that move between directories.
+//! * A removal that a failed directory sync lost for good: it stays unsynced.
 //! * Partial pages: positions and lengths of I/O are whole blocks, as the contract says.
 //! * Short reads inside a file, short writes, `EINTR`: backends hide them. Memory maps.
 //! * The bytes of a freed block showing up in another file: file systems zero them.

@@ -71,7 +71,8 @@ impl SimDirectory {
     ) -> u64 {
         let mut doomed = 0;
         self.pending.retain(|pending| {
-            let lost = covered(&pending.origin) && chosen();
+            let makes = pending.changes.iter().any(|(_, node)| node.is_some());
+            let lost = makes && covered(&pending.origin) && chosen();
             doomed += u64::from(lost);
             !lost
         });
