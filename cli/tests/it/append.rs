@@ -213,3 +213,25 @@ fn acks_nobody_reads_do_not_stop_the_append_but_are_told() {
     writer.finish().refuses(1, &["cannot print the acks", "every line was appended"]);
     assert_eq!(scratch.read(&[]).exits(0).out, numbered(10));
 }
+
+#[test]
+fn where_direct_io_is_refused_append_says_so_and_keeps_everything() {
+    // A file system in memory; most of them refuse it. Where there is none, nothing is to be told.
+    let shared_memory = std::path::Path::new("/dev/shm");
+    if !shared_memory.is_dir() {
+        return;
+    }
+    let path = shared_memory.join(format!("highwater-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    let scratch = Scratch { path };
+    for expected in [b"one\n".to_vec(), b"one\none\n".to_vec()] {
+        let text = scratch.append(&[], b"one\n").err;
+        let json = scratch.append(&["--format", "json"], b"").err;
+        let summary: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+        let says = text.matches("refuses direct I/O").count();
+        let refused = summary["direct_io"] == Value::Bool(false);
+        assert_eq!(says, usize::from(refused), "{text} {json}");
+        assert_eq!(summary["notes"].to_string().contains("refuses direct I/O"), refused, "{json}");
+        assert_eq!(scratch.read(&[]).exits(0).out, expected);
+    }
+}
