@@ -87,6 +87,17 @@ impl Environment {
                 self.disk.as_deref().unwrap_or("this")
             ));
         }
+        let named = |start: &str| self.disk.as_ref().is_some_and(|name| name.starts_with(start));
+        if named("loop") {
+            warnings.push(
+                "the disk is a file of another file system (a loop device): that one's flushes and \
+                 caches are in every figure"
+                    .to_owned(),
+            );
+        }
+        if named("ram") || named("zram") {
+            warnings.push("the disk is memory: nothing here survives a power cut".to_owned());
+        }
         if self.disk.is_none() {
             let fs = self.fs.as_deref().unwrap_or("this file system");
             warnings.push(format!("{fs} has no disk of its own here: a flush may mean nothing"));
@@ -303,6 +314,8 @@ mod tests {
         assert_eq!(calm.warnings(), Vec::<String>::new());
         let loaded = Environment { load_before: Some(1.1), ..calm.clone() };
         assert!(loaded.warnings()[0].contains("loaded"));
+        let in_file = Environment { disk: Some("loop0".to_owned()), ..calm.clone() };
+        assert!(in_file.warnings()[0].contains("loop device"));
         let hosted = Environment { virtual_disk: true, ..calm.clone() };
         assert!(hosted.warnings()[0].contains("virtual disk"));
         assert!(calm.too_good(Some(19.0)).is_some() && calm.too_good(Some(21.0)).is_none());
