@@ -82,7 +82,7 @@ impl Engine {
         let platform = SystemPlatform::new(options.backend);
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
         let mailbox = Arc::new(Mailbox::new(options.queue_batches, options.queue_bytes));
-        let (backend, thread) = start_shard(&platform, &options.directory, &mailbox)?;
+        let (backend, thread) = start_shard(&platform, &options, &mailbox)?;
         let opened = control.lock_root().and_then(|()| control.open_all());
         let (opened, recovery) = match opened {
             Ok(opened) => opened,
@@ -275,16 +275,17 @@ fn stop_shard(mailbox: &Mailbox, thread: JoinHandle<()>) {
 /// Starts the shard thread: makes its `Io` there and takes the lock.
 fn start_shard(
     platform: &SystemPlatform,
-    directory: &std::path::Path,
+    options: &Options,
     mailbox: &Arc<Mailbox>,
 ) -> Result<(Backend, JoinHandle<()>)> {
     let (started, answer) = sync_channel(1);
-    let (platform, directory) = (platform.clone(), directory.to_owned());
+    let (platform, directory) = (platform.clone(), options.directory.clone());
+    let tail_cache_bytes = options.tail_cache_bytes;
     let mailbox = Arc::clone(mailbox);
     let thread = highwater_io::thread::spawn("highwater-shard", move || {
         let guard = StopOnDrop(Arc::clone(&mailbox));
         let runner = platform.shard_io().map_err(Error::from_io).and_then(|io| {
-            let mut runner = Runner::new(io);
+            let mut runner = Runner::new(io, tail_cache_bytes);
             runner.lock(&directory)?;
             Ok(runner)
         });

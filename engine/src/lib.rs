@@ -56,6 +56,7 @@ mod recover;
 mod report;
 mod shard;
 mod shared;
+mod tail;
 mod walker;
 
 pub use ack::{Ack, Flushed, Progress, Written};

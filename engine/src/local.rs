@@ -78,7 +78,7 @@ impl<P: Platform> LocalEngine<P> {
     pub fn open(platform: P, options: &Options) -> Result<Self> {
         options.validate()?;
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
-        let mut runner = Runner::new(platform.shard_io()?);
+        let mut runner = Runner::new(platform.shard_io()?, options.tail_cache_bytes);
         runner.lock(&options.directory)?;
         control.lock_root()?;
         let (opened, recovery) = control.open_all()?;

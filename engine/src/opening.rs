@@ -74,6 +74,7 @@ impl OpenedLog {
     pub(crate) fn into_shared(mut self, shared: &Arc<LogShared>) -> Self {
         let published = self.shared.lock().clone();
         shared.lock().replace(published);
+        shared.tail.clear();
         self.shared = Arc::clone(shared);
         self
     }

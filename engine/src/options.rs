@@ -33,6 +33,9 @@ pub struct Options {
     pub queue_batches: usize,
     /// The most bytes of appends waiting in the queue and in the shard.
     pub queue_bytes: usize,
+    /// The most bytes of what was just written that a shard keeps in memory for readers of this
+    /// process; nothing is kept for a log that nobody reads.
+    pub tail_cache_bytes: usize,
 }
 
 impl Options {
@@ -43,6 +46,7 @@ impl Options {
             backend: BackendChoice::Auto,
             queue_batches: 1024,
             queue_bytes: 64 << 20,
+            tail_cache_bytes: 64 << 20,
         }
     }
 
@@ -56,6 +60,9 @@ impl Options {
         }
         if !((1 << 20)..=(4 << 30)).contains(&self.queue_bytes) {
             return error("queue_bytes", "it must be between 1 MiB and 4 GiB");
+        }
+        if self.tail_cache_bytes > 4 << 30 {
+            return error("tail_cache_bytes", "it must be at most 4 GiB");
         }
         Ok(())
     }

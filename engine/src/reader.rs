@@ -112,6 +112,7 @@ impl<I: Io> Reader<I> {
             return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", &shared.name)
                 .detail(format!("offset {from} is below the log's start {log_start}")));
         }
+        shared.tail.reader_opens();
         Ok(Reader {
             io: Blocking::new(io),
             directory,
@@ -333,7 +334,7 @@ impl<I: Io> Reader<I> {
             (Offset(offset), Position(position))
         });
         let chain = Chain::new(salt, position, offset, Epoch(0), rule);
-        let walker = Walker::new(file, chain);
+        let walker = Walker::new(file, chain).with_tail(&self.shared, info.base);
         Ok(Some(Walk { walker, base: info.base, by_hint: hint.is_some() }))
     }
 
@@ -366,6 +367,12 @@ impl<I: Io> Reader<I> {
             .at(position.0)
             .detail(detail)
             .remedy("run `highwater verify`; restore the segment from a copy"))
+    }
+}
+
+impl<I: Io> Drop for Reader<I> {
+    fn drop(&mut self) {
+        self.shared.tail.reader_closes();
     }
 }
 

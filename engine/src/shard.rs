@@ -4,6 +4,7 @@
 //! joins it with an [`Io`]; the simulator drives the very same two.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_io::random::SeededRandom;
@@ -19,6 +20,7 @@ use crate::metrics::{Counters, EngineMetrics};
 use crate::opening::OpenedLog;
 use crate::options::{LOCK_WAIT, LogSettings, MAX_LOGS};
 use crate::receipt::Promise;
+use crate::tail::TailBudget;
 
 /// How long between two attempts for a lock.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
@@ -82,12 +84,14 @@ pub(crate) struct Shard {
     away: BTreeMap<LogIndex, (String, Counters)>,
     turns: u64,
     random: SeededRandom,
+    tail_budget: Arc<TailBudget>,
     pub(crate) released_bytes: usize,
 }
 
 impl Shard {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, tail_cache_bytes: usize) -> Self {
         Shard {
+            tail_budget: TailBudget::new(tail_cache_bytes),
             logs: BTreeMap::new(),
             waiting: BTreeMap::new(),
             detached: BTreeMap::new(),
@@ -109,12 +113,14 @@ impl Shard {
         self.turns += 1;
         let mut random = self.random.clone();
         let mut released_bytes = 0;
+        let tail_budget = Arc::clone(&self.tail_budget);
         let mut turn = Turn {
             now,
             wall_clock_ms,
             random: &mut random,
             operations,
             released_bytes: &mut released_bytes,
+            tail_budget: &tail_budget,
         };
         for completion in completions.drain(..) {
             self.complete(completion, &mut turn);
@@ -278,11 +284,11 @@ pub(crate) struct Runner<I: Io> {
 }
 
 impl<I: Io> Runner<I> {
-    pub(crate) fn new(mut io: I) -> Self {
+    pub(crate) fn new(mut io: I, tail_cache_bytes: usize) -> Self {
         let seed = io.random_u64();
         Runner {
             io,
-            shard: Shard::new(seed),
+            shard: Shard::new(seed, tail_cache_bytes),
             completions: Vec::new(),
             operations: Vec::new(),
             backlog: VecDeque::new(),

@@ -12,6 +12,7 @@ use highwater_segment::{BatchHeader, Generation, Offset, Position, Salt};
 
 use crate::error::Error;
 use crate::marks::Marks;
+use crate::tail::Tail;
 
 /// The newest cuts a log remembers for its readers; older readers start anew.
 const CUTS_MAX: usize = 64;
@@ -124,12 +125,18 @@ pub(crate) fn generation_rule(current: Generation, mark: &Mark, segment: Offset)
 #[derive(Debug)]
 pub(crate) struct LogShared {
     pub(crate) name: String,
+    /// What was just written, for readers.
+    pub(crate) tail: Tail,
     published: Mutex<Published>,
 }
 
 impl LogShared {
     pub(crate) fn new(name: &str, published: Published) -> Arc<Self> {
-        Arc::new(LogShared { name: name.to_owned(), published: Mutex::new(published) })
+        Arc::new(LogShared {
+            name: name.to_owned(),
+            tail: Tail::default(),
+            published: Mutex::new(published),
+        })
     }
 
     /// Returns the published state; hold it only for a look.

@@ -1,14 +1,15 @@
 //! Walking along one segment file: windows of bytes for a [`Chain`].
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use highwater_io::{AlignedBuffer, Blocking, FileId, Io, IoError};
 use highwater_segment::meta::EpochStart;
 use highwater_segment::scan::{Chain, Evidence, Step, Stop, evidence};
-use highwater_segment::{BatchHeader, Generation, HEADER_BYTES, Position, Salt};
+use highwater_segment::{BatchHeader, Generation, HEADER_BYTES, Offset, Position, Salt};
 
 use crate::convert::{to_u64, to_usize};
-use crate::shared::was_cut_off;
+use crate::shared::{LogShared, was_cut_off};
 
 /// How many bytes are read at once.
 pub(crate) const WINDOW_BYTES: usize = 256 << 10;
@@ -35,12 +36,33 @@ pub(crate) enum WalkError {
     Io(IoError),
 }
 
+/// The bytes in front of a walker.
+#[derive(Debug)]
+enum Window {
+    Own(AlignedBuffer),
+    /// Shared with the log's tail cache.
+    Leased(Arc<AlignedBuffer>),
+}
+
+impl Deref for Window {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Window::Own(buffer) => buffer,
+            Window::Leased(buffer) => buffer,
+        }
+    }
+}
+
 /// A chain with the file it walks along.
 #[derive(Debug)]
 pub(crate) struct Walker {
     file: FileId,
     chain: Chain,
-    window: Option<AlignedBuffer>,
+    window: Option<Window>,
+    /// Where to look before the file, and as which segment.
+    tail: Option<(Arc<LogShared>, Offset)>,
     start: u64,
     filled: usize,
     at_end: bool,
@@ -51,11 +73,11 @@ pub(crate) struct Walker {
 
 impl Walker {
     pub(crate) fn new(file: FileId, chain: Chain) -> Self {
-        let window = Some(AlignedBuffer::zeroed(WINDOW_BYTES));
         Walker {
             file,
             chain,
-            window,
+            window: None,
+            tail: None,
             start: 0,
             filled: 0,
             at_end: false,
@@ -69,6 +91,12 @@ impl Walker {
     /// pass for its continuation.
     pub(crate) fn with_epochs(mut self, epochs: Vec<EpochStart>) -> Self {
         self.epochs = epochs;
+        self
+    }
+
+    /// Returns this looking into the log's tail cache before it reads `segment`'s file.
+    pub(crate) fn with_tail(mut self, shared: &Arc<LogShared>, segment: Offset) -> Self {
+        self.tail = Some((Arc::clone(shared), segment));
         self
     }
 
@@ -97,6 +125,7 @@ impl Walker {
 
     /// Forgets what was read, so that the next step reads the media again.
     pub(crate) fn forget(&mut self) {
+        self.tail = None;
         self.filled = 0;
         self.at_end = false;
     }
@@ -141,13 +170,20 @@ impl Walker {
         self.start = position.block_start().0;
         let needed = to_usize(position.0 - self.start) + count;
         assert!(needed <= highwater_segment::MAX_BATCH_BYTES + 2 * 4096, "reads are bounded");
+        if let Some((shared, segment)) = &self.tail
+            && let Some(lease) = shared.tail.lease(*segment, position.0, count)
+        {
+            (self.start, self.filled, self.at_end) = (lease.start, lease.length, false);
+            self.window = Some(Window::Leased(lease.buffer));
+            return Ok(());
+        }
         let buffer = match self.window.take() {
-            Some(window) if window.len() >= needed => window,
+            Some(Window::Own(window)) if window.len() >= needed => window,
             _ => AlignedBuffer::zeroed(needed.max(WINDOW_BYTES)),
         };
         let length = if needed > WINDOW_BYTES { buffer.len() } else { WINDOW_BYTES };
         let (buffer, result) = io.read(self.file, self.start, buffer, length);
-        self.window = Some(buffer);
+        self.window = Some(Window::Own(buffer));
         self.filled = 0;
         let count = result?;
         self.filled = count;

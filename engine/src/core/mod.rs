@@ -36,6 +36,7 @@ use crate::opening::{ActiveSegment, OpenedLog};
 use crate::options::LogSettings;
 use crate::receipt::Promise;
 use crate::shared::{LogShared, SegmentInfo};
+use crate::tail::TailBudget;
 
 pub(crate) use trim::Sealed;
 
@@ -53,6 +54,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) wall_clock_ms: i64,
     pub(crate) random: &'a mut SeededRandom,
     pub(crate) operations: &'a mut Vec<(Token, Operation)>,
+    /// Of the chunks that this shard keeps for readers.
+    pub(crate) tail_budget: &'a Arc<TailBudget>,
     /// Bytes of queued batches that were copied, so that others may be queued.
     pub(crate) released_bytes: &'a mut usize,
 }
@@ -531,6 +534,8 @@ impl LogCore {
             .with_kind(ErrorKind::Poisoned)
             .remedy("the log refuses writes; check the device, then reopen the log");
         self.failure = Some(failure.clone());
+        // What the device has of it is in doubt: readers ask the device.
+        self.shared.tail.clear();
         self.publish();
         self.trims.fail_all(&failure);
         self.waiters.fail_all(&failure.unknown());

@@ -50,6 +50,11 @@ pub(super) struct WriteInFlight {
     /// Durable by itself when it completes.
     dsync: bool,
     done: bool,
+    /// Where it begins in its file, and how long it is.
+    start: Position,
+    length: usize,
+    /// What was written, once that is done.
+    buffer: Option<AlignedBuffer>,
 }
 
 /// What the next group will be.
@@ -273,7 +278,16 @@ impl LogCore {
         counters.bytes += plan.bytes;
         counters.written_bytes += to_u64(length);
         counters.group_bytes.record(plan.bytes);
-        self.writes.push_back(WriteInFlight { token, submitted_at: None, end, dsync, done: false });
+        self.writes.push_back(WriteInFlight {
+            token,
+            submitted_at: None,
+            end,
+            dsync,
+            done: false,
+            start: position,
+            length,
+            buffer: None,
+        });
         assert!(self.writes.len() <= WRITES_IN_FLIGHT, "writes in flight are bounded");
     }
 
@@ -284,16 +298,11 @@ impl LogCore {
         buffer: Option<AlignedBuffer>,
         turn: &mut Turn<'_>,
     ) {
-        if let Some(buffer) = buffer
-            && buffer.len() == SPARE_BUFFER_BYTES
-            && self.spare_buffers.len() < SPARE_BUFFERS_MAX
-        {
-            self.spare_buffers.push(buffer);
-        }
         let Some(write) = self.writes.iter_mut().find(|write| write.token == token) else {
             panic!("a completed write is one of those in flight")
         };
         write.done = true;
+        write.buffer = buffer;
         if let Err(error) = result {
             self.poison(error, turn);
         }
@@ -317,7 +326,20 @@ impl LogCore {
         // Who is told of an append finds it: the marks are public before the ack is.
         self.publish();
         let (context, counters) = (self.ack_context(turn.now), &mut self.counters);
-        for write in self.writes.drain(..done) {
+        for mut write in self.writes.drain(..done) {
+            let place = (write.end.mark.segment, write.start.0, write.length);
+            let free = match write.buffer.take() {
+                Some(buffer) if self.shared.tail.is_read() => {
+                    self.shared.tail.keep(place, buffer, turn.tail_budget)
+                }
+                free => free,
+            };
+            let fits = |buffer: &AlignedBuffer| buffer.len() == SPARE_BUFFER_BYTES;
+            if let Some(buffer) = free.filter(fits)
+                && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+            {
+                self.spare_buffers.push(buffer);
+            }
             let submitted_at = write.submitted_at.unwrap_or(turn.now);
             let time = turn.now.since(submitted_at);
             counters.log.write_time.record_time(time);

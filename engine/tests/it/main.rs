@@ -6,4 +6,5 @@ mod metrics;
 mod outside;
 mod room;
 mod stages;
+mod tail;
 mod trim;
