@@ -60,6 +60,10 @@ impl Deref for Window {
 pub(crate) struct Walker {
     file: FileId,
     chain: Chain,
+    /// The chain before the zeros that it passed last. At the tail of an open log such zeros can be
+    /// where the next group begins, which writes the block anew; so they are believed only as long
+    /// as what is behind them fits.
+    before_gap: Option<Chain>,
     window: Option<Window>,
     /// Where to look before the file, and as which segment.
     tail: Option<(Arc<LogShared>, Offset)>,
@@ -76,6 +80,7 @@ impl Walker {
         Walker {
             file,
             chain,
+            before_gap: None,
             window: None,
             tail: None,
             start: 0,
@@ -102,7 +107,8 @@ impl Walker {
 
     /// Returns a walker at the same place that has read nothing.
     pub(crate) fn fresh(&self) -> Self {
-        Walker::new(self.file, self.chain).with_epochs(self.epochs.clone())
+        Walker::new(self.file, self.before_gap.unwrap_or(self.chain))
+            .with_epochs(self.epochs.clone())
     }
 
     pub(crate) fn chain(&self) -> &Chain {
@@ -123,8 +129,10 @@ impl Walker {
         self.window.as_ref().and_then(|window| window.get(range.clone())).unwrap_or_default()
     }
 
-    /// Forgets what was read, so that the next step reads the media again.
+    /// Forgets what was read, zeros that were passed last included, so that the next step reads the
+    /// media again.
     pub(crate) fn forget(&mut self) {
+        self.chain = self.before_gap.take().unwrap_or(self.chain);
         self.tail = None;
         self.filled = 0;
         self.at_end = false;
@@ -153,11 +161,19 @@ impl Walker {
                     return Err(WalkError::Stop(Stop::EpochWentBack(header.leader_epoch)));
                 }
                 Ok(Step::Batch { header, records }) => {
+                    self.before_gap = None;
                     let start = at + HEADER_BYTES;
                     let records = start..start + records.len();
                     return Ok(Walked::Batch { header, records });
                 }
-                Ok(Step::Filler { .. } | Step::Gap { .. }) => return Ok(Walked::Padding),
+                Ok(Step::Filler { .. }) => {
+                    self.before_gap = None;
+                    return Ok(Walked::Padding);
+                }
+                Ok(Step::Gap { .. }) => {
+                    self.before_gap = Some(before);
+                    return Ok(Walked::Padding);
+                }
                 Err(stop) => return Err(WalkError::Stop(stop)),
             }
         }

@@ -15,7 +15,7 @@ pub struct Coverage {
 pub const SEEDS_FOR_COVERAGE: u64 = 500;
 
 /// Events that a long run has to meet, beside the case labels.
-const REQUIRED: [&str; 42] = [
+const REQUIRED: [&str; 44] = [
     "append",
     "ack",
     "append refused: Full",
@@ -30,6 +30,7 @@ const REQUIRED: [&str; 42] = [
     "end position on a block border",
     "filler at recovery",
     "flush error",
+    "followed",
     "full spell",
     "idle checkpoint",
     "kill",
@@ -40,6 +41,7 @@ const REQUIRED: [&str; 42] = [
     "nothing survives",
     "everything survives",
     "something survives",
+    "overtaken reader",
     "power cut",
     "power cut on a copy",
     "reopened: log",

@@ -323,23 +323,12 @@ impl LogCore {
         if done == 0 {
             return;
         }
+        // Before the marks are public: a reader that goes by them finds no older chunk in its place.
+        self.keep_chunks(done, turn);
         // Who is told of an append finds it: the marks are public before the ack is.
         self.publish();
         let (context, counters) = (self.ack_context(turn.now), &mut self.counters);
-        for mut write in self.writes.drain(..done) {
-            let place = (write.end.mark.segment, write.start.0, write.length);
-            let free = match write.buffer.take() {
-                Some(buffer) if self.shared.tail.is_read() => {
-                    self.shared.tail.keep(place, buffer, turn.tail_budget)
-                }
-                free => free,
-            };
-            let fits = |buffer: &AlignedBuffer| buffer.len() == SPARE_BUFFER_BYTES;
-            if let Some(buffer) = free.filter(fits)
-                && self.spare_buffers.len() < SPARE_BUFFERS_MAX
-            {
-                self.spare_buffers.push(buffer);
-            }
+        for write in self.writes.drain(..done) {
             let submitted_at = write.submitted_at.unwrap_or(turn.now);
             let time = turn.now.since(submitted_at);
             counters.log.write_time.record_time(time);
@@ -355,6 +344,26 @@ impl LogCore {
             self.flushed_moved(turn.now, turn.now);
         } else if self.dirty_since.is_none() {
             self.dirty_since = Some(turn.now);
+        }
+    }
+
+    /// Gives the buffers of the oldest `done` writes to the readers, if there are any, and takes back
+    /// what is free.
+    fn keep_chunks(&mut self, done: usize, turn: &Turn<'_>) {
+        for write in self.writes.iter_mut().take(done) {
+            let place = (write.end.mark.segment, write.start.0, write.length);
+            let free = match write.buffer.take() {
+                Some(buffer) if self.shared.tail.is_read() => {
+                    self.shared.tail.keep(place, buffer, turn.tail_budget)
+                }
+                free => free,
+            };
+            let fits = |buffer: &AlignedBuffer| buffer.len() == SPARE_BUFFER_BYTES;
+            if let Some(buffer) = free.filter(fits)
+                && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+            {
+                self.spare_buffers.push(buffer);
+            }
         }
     }
 

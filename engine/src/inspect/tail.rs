@@ -6,12 +6,12 @@ use highwater_io::{Blocking, FileId, Io, IoErrorKind};
 use highwater_segment::meta::Mark;
 use highwater_segment::recovery::HeaderFact;
 use highwater_segment::scan::{Chain, Evidence, Stop};
-use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
+use highwater_segment::{Epoch, FIRST_BATCH, Offset};
 
 use super::LogView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::generation_rule;
-use crate::walker::{WalkError, Walker, file_evidence};
+use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
 /// How often a log is looked at again because it changed meanwhile.
 const ATTEMPTS: usize = 32;
@@ -191,21 +191,29 @@ pub(super) fn meaning_of<I: Io>(
         return Ok(None);
     }
     let next = walker.chain().next_offset();
-    walker.forget();
-    // Whatever changed here changed because the writer got on: walk on.
-    if stop != look_again(io, walker)? {
-        return Ok(None);
+    let again = look_again(io, walker)?;
+    match again {
+        Some((copy, same)) if same == stop && copy.chain().position() == at => *walker = copy,
+        // Whatever changed here changed because the writer got on: walk on.
+        _ => {
+            walker.forget();
+            return Ok(None);
+        }
     }
     Ok(Some(judge(&evidence, walker, now.meta()?.flushed, base, next, stop)))
 }
 
-fn look_again<I: Io>(io: &mut Blocking<I>, walker: &mut Walker) -> Result<Stop> {
+/// Reads the place of a stop once more; returns a walker that stopped, and why. `None`: a batch is
+/// there now.
+fn look_again<I: Io>(io: &mut Blocking<I>, walker: &Walker) -> Result<Option<(Walker, Stop)>> {
     let mut copy = walker.fresh();
-    match copy.step(io) {
-        // Any other stop than the one before: it moved.
-        Ok(_) => Ok(Stop::MovedFrom(Position(u64::MAX))),
-        Err(WalkError::Stop(stop)) => Ok(stop),
-        Err(WalkError::Io(error)) => Err(error.into()),
+    loop {
+        match copy.step(io) {
+            Ok(Walked::Padding) => {}
+            Ok(Walked::Batch { .. }) => return Ok(None),
+            Err(WalkError::Stop(stop)) => return Ok(Some((copy, stop))),
+            Err(WalkError::Io(error)) => return Err(error.into()),
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! Verified: keys, values and offsets of every record, epoch and generation of every batch, and
 //! where the reading ends. Not verified: timestamps.
 
-use highwater::{Isolation, LocalEngine, LocalLog, Offset, ReadBatch};
+use highwater::{Isolation, LocalEngine, LocalLog, Offset, ReadBatch, Reader};
+use highwater_io::Io;
 use highwater_io::sim::SimPlatform;
 
 use crate::failure::{Check, broken, ensure};
@@ -36,30 +37,40 @@ pub(crate) fn read(
         Ok(reader) => reader,
         Err(error) => return Ok(Ended::Error(error)),
     };
-    let mut next = from;
+    go_on(&mut reader, model, (from, limit.0, batches)).map(|(_, ended)| ended)
+}
+
+/// Reads up to `batches` batches more from a reader that stands at `next`, below `limit`; returns
+/// where it stands then.
+pub(crate) fn go_on<I: Io>(
+    reader: &mut Reader<I>,
+    model: &LogModel,
+    (mut next, limit, batches): (u64, u64, usize),
+) -> Check<(u64, Ended)> {
+    let from = next;
     for _ in 0..batches {
         match reader.next() {
             None => {
-                ensure(next >= limit.0, "D7", || {
-                    format!("a read of {isolation:?} from {from} ended at {next}, below {limit}")
+                ensure(next >= limit, "D7", || {
+                    format!("a read from {from} ended at {next}, below {limit}")
                 })?;
-                return Ok(Ended::Whole);
+                break;
             }
-            Some(Err(error)) => return Ok(Ended::Error(error)),
+            Some(Err(error)) => return Ok((next, Ended::Error(error))),
             Some(Ok(batch)) => {
                 let entry = model.entries.get(model.index_of(next));
                 let Some(entry) = entry.filter(|entry| entry.base <= next) else {
                     return broken("D7", format!("offset {next} was read, but never appended"));
                 };
                 same(entry, &batch, next)?;
-                ensure(entry.end() <= limit.0, "B6", || {
+                ensure(entry.end() <= limit, "B6", || {
                     format!("offset {} was read above {limit}", entry.end() - 1)
                 })?;
                 next = entry.end();
             }
         }
     }
-    Ok(Ended::Whole)
+    Ok((next, Ended::Whole))
 }
 
 /// Checks that `batch`, read from offset `from` on, is what was appended.

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use highwater::{ErrorKind, Isolation, LocalEngine, LocalLog, LogReport};
+use highwater::{ErrorKind, Isolation, LocalEngine, LocalLog, LogReport, Reader};
 use highwater_io::IoErrorKind;
-use highwater_io::sim::{Fault, FaultRule, SimPlatform, Survival};
+use highwater_io::sim::{Fault, FaultRule, SimIo, SimPlatform, Survival};
 use highwater_segment::recovery::MetaCase;
 use highwater_segment::segment::parse_segment_file_name;
 
@@ -29,6 +29,8 @@ pub(crate) struct Life {
     pub(crate) engine: LocalEngine<SimPlatform>,
     /// The handle of each log, by its place in the world.
     pub(crate) handles: Vec<Option<LocalLog>>,
+    /// A reader of each log that stays open over what happens to it, and what it reads next.
+    pub(crate) readers: Vec<Option<(Reader<SimIo>, u64)>>,
     /// The boundary at which it began.
     pub(crate) began: u64,
     /// The handles of logs that did not come back from maintenance.
@@ -91,6 +93,7 @@ impl World {
             platform,
             engine,
             handles: vec![None; count],
+            readers: (0..count).map(|_| None).collect(),
             began,
             out_of_service: vec![None; count],
             segments: (0..count).map(|index| self.last_segment(index)).collect(),
@@ -325,7 +328,8 @@ impl World {
         let passed = self.disk.boundaries() - life.began;
         ensure(passed < BOUNDARIES_MAX, "L5", || format!("{passed} boundaries and no end"))?;
         self.count_rolls(&life);
-        let Life { engine, handles, .. } = life;
+        let Life { engine, handles, readers, .. } = life;
+        drop(readers);
         for (index, handle) in handles.iter().enumerate() {
             if let Some(handle) = *handle {
                 self.logs[index].settle(&mut self.coverage)?;
@@ -432,7 +436,8 @@ impl World {
             let ahead = 1 + self.random.below(40);
             self.disk.stop_at_boundary(self.disk.boundaries() + ahead);
         }
-        let Life { engine, platform, .. } = life;
+        let Life { engine, platform, readers, .. } = life;
+        drop(readers);
         let poisoned = self.logs.iter().any(|model| model.poisoned_at.is_some());
         let faults = self.logs.iter().any(|model| model.flush_may_fail || model.write_may_fail);
         let result = engine.close();

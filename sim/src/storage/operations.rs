@@ -42,7 +42,8 @@ impl World {
             60..66 => self.wait(life),
             66..69 if self.plan.trims => self.trim(life, index),
             66..70 => self.change_policy(life, index),
-            70..82 => self.read(life, index),
+            70..77 => self.read(life, index),
+            77..82 => self.follow(life, index),
             82..86 if self.plan.truncations => self.truncate(life, index),
             86..88 => self.reopen(life, index),
             88..91 if self.plan.disk_full => self.change_capacity(),
@@ -172,6 +173,48 @@ impl World {
         // After a failed flush, direct reads show that the written bytes are gone.
         let excused = !life.platform.is_alive() || model.flush_may_fail || model.write_may_fail;
         ensure(excused, "D7", || format!("reading log-{index} from {from}: {error}"))
+    }
+
+    /// Goes on with a reader that stays open, so that it meets rolls, trims, truncations and what
+    /// is still in memory; begins one where none is.
+    fn follow(&mut self, life: &mut Life, index: usize) -> Check {
+        let Some(handle) = life.handles[index] else { return Ok(()) };
+        self.logs[index].settle(&mut self.coverage)?;
+        self.logs[index].observe(life.engine.marks(handle))?;
+        if life.readers[index].is_none() {
+            let marks = life.engine.marks(handle);
+            let from = [marks.log_start, marks.written][self.random.index(2)];
+            let reader = life.engine.read(handle, from, Isolation::Written);
+            life.readers[index] = reader.ok().map(|reader| (reader, from.0));
+            self.note(|| format!("follow log-{index} from {from}"));
+        }
+        let Some((mut reader, next)) = life.readers[index].take() else { return Ok(()) };
+        let batches = if self.random.chance(1, 2) { usize::MAX } else { 1 + self.random.index(5) };
+        let limit = life.engine.marks(handle).written.0;
+        let model = &self.logs[index];
+        let (next, ended) = reads::go_on(&mut reader, model, (next, limit, batches))?;
+        self.note(|| format!("followed log-{index} to {next}"));
+        let model = &self.logs[index];
+        match ended {
+            reads::Ended::Whole => {
+                self.coverage.hit("followed");
+                life.readers[index] = Some((reader, next));
+                Ok(())
+            }
+            reads::Ended::Error(error) if matches!(error.kind(), ErrorKind::Trimmed { .. }) => {
+                self.coverage.hit("overtaken reader");
+                let excused = self.plan.truncations || self.plan.trims || model.retained;
+                let excused = excused || model.flush_may_fail || model.write_may_fail;
+                ensure(excused, "D7", || format!("following log-{index} at {next}: {error}"))
+            }
+            reads::Ended::Error(error) => {
+                let excused = !life.platform.is_alive()
+                    || model.flush_may_fail
+                    || model.write_may_fail
+                    || model.poisoned_at.is_some();
+                ensure(excused, "D7", || format!("following log-{index} at {next}: {error}"))
+            }
+        }
     }
 
     /// Asks for the log's start to be raised, and half the time waits until it is.
