@@ -2,9 +2,8 @@
 //!
 //! As with pages, the kernel can report such a failure once and then pretend that all is well: the
 //! name is seen, the next sync succeeds, and a power cut takes the file. A name is written anew by
-//! renaming the file away and back; the next sync covers both. That is done only to files in which
-//! nothing counts as flushed, for a power cut between the two can leave the other name, and a
-//! second one take it.
+//! renaming the file away and back; the next sync covers both. A power cut between the two leaves
+//! the one name or the other, never none, and the next opening knows both.
 
 use std::path::Path;
 
@@ -22,6 +21,11 @@ pub(crate) fn renew<I: Io>(io: &mut Blocking<I>, directory: &Path, name: &str) -
     let away = directory.join(format!("{name}{AWAY}"));
     io.rename(directory.join(name), away.clone())?;
     Ok(io.rename(away, directory.join(name))?)
+}
+
+/// Returns whether a file is without its name just now.
+pub(crate) fn any_away(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.name.ends_with(AWAY))
 }
 
 /// Gives files back the names that a crash inside [`renew`] left them without. Returns whether

@@ -420,7 +420,10 @@ fn carry_out<I: Io>(
     let active = end.segment.and_then(|index| segments.get(index));
     let kept = end.segment.map_or(&[][..], |index| segments.get(..=index).unwrap_or_default());
     if let Some(from) = recovery.rewrite_from {
-        rewrite_behind(io, &recovery, (&from, &mark), kept)?;
+        rewrite_behind(io, (&from, &mark), kept)?;
+    }
+    if !untouched {
+        renew_names(io, &recovery, kept)?;
     }
     let mut tail = Vec::new();
     if let Some(active) = active {
@@ -482,19 +485,30 @@ fn carry_out<I: Io>(
     })
 }
 
-/// After a failed write or flush: writes the bytes from `from` to `mark` and the names of their
-/// segments anew.
+/// After a failed write or flush: writes the bytes from `from` to `mark` anew.
 fn rewrite_behind<I: Io>(
     io: &mut Blocking<I>,
-    recovery: &Recovery<'_>,
     (from, mark): (&Mark, &Mark),
     kept: &[Segment],
 ) -> Result<()> {
     for segment in kept.iter().filter(|segment| segment.base >= from.segment) {
         rewrite(io, from, mark, (segment.base, segment.file, segment.length))?;
-        if segment.base > from.segment || from.position == FIRST_BATCH {
-            names::renew(io, recovery.directory, &segment_file_name(segment.base))?;
-        }
+    }
+    Ok(())
+}
+
+/// Writes the names of the segments above the mark anew. The sync that made them may have failed, in
+/// this process or in one that could not note it, and unlike bytes they cannot be read back from
+/// the media.
+fn renew_names<I: Io>(
+    io: &mut Blocking<I>,
+    recovery: &Recovery<'_>,
+    kept: &[Segment],
+) -> Result<()> {
+    let mark = recovery.meta.flushed;
+    let is_above = |base: Offset| base > mark.segment || mark.position == FIRST_BATCH;
+    for segment in kept.iter().filter(|segment| is_above(segment.base)) {
+        names::renew(io, recovery.directory, &segment_file_name(segment.base))?;
     }
     Ok(())
 }

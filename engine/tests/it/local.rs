@@ -154,3 +154,14 @@ fn an_engine_with_a_log_that_stayed_closed_says_why_when_it_is_closed() {
     let error = engine.close().expect_err("the log is not there to be marked clean");
     assert_eq!(*error.kind(), ErrorKind::Io, "{error}");
 }
+
+#[test]
+fn a_log_tells_whether_the_page_cache_is_used() {
+    for direct_io in [true, false] {
+        let disk = SimDisk::new(1, SimProfile { direct_io, ..SimProfile::default() });
+        for _ in 0..2 {
+            let (engine, log) = open(&disk);
+            assert_eq!(engine.log_report(log).page_cache, !direct_io);
+        }
+    }
+}
