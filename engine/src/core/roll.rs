@@ -75,6 +75,11 @@ impl LogCore {
         if self.files.len() > 1 || !self.mark_reached(active_base) {
             return;
         }
+        // One sync of a directory at a time: one that fails can take along the names that another,
+        // which succeeds, was to make durable.
+        if self.trims.names_are_changing() || !self.active().is_named() {
+            return;
+        }
         let base = self.next_offset;
         assert!(base > active_base, "a segment without a batch is not sealed");
         let salt = Salt(turn.random.next_u64());

@@ -95,6 +95,13 @@ impl Trims {
         }
     }
 
+    /// Returns whether a segment's name is on its way out. Two syncs of a directory are never in flight
+    /// together: one that fails can have taken the names of the other along, which then succeeds and
+    /// says nothing of it.
+    pub(super) fn names_are_changing(&self) -> bool {
+        matches!(self.step, Step::Renaming { .. } | Step::Syncing { .. })
+    }
+
     /// Returns up to where a flush is waited for.
     pub(super) fn wants_flushed(&self) -> Offset {
         self.waiting.iter().map(|(to, _)| *to).max().unwrap_or(Offset(0))
@@ -212,6 +219,7 @@ impl LogCore {
         // A sealed file that is still open here is not flushed, or just about to be closed; and
         // the mark of either slot can still lie in it.
         let held = self.files.iter().any(|file| file.base == base)
+            || self.names_are_changing()
             || self.keeper.oldest_mark_segment() <= base;
         if !idle || held {
             return;
@@ -229,6 +237,10 @@ impl LogCore {
             self.trims.step = Step::Removing;
             self.submit(Flight::Recycle, Operation::Remove { path: from }, turn);
         }
+    }
+
+    fn names_are_changing(&self) -> bool {
+        self.roll_in_progress() || self.files.iter().any(|file| !file.is_named())
     }
 
     /// Handles the end of one step of a segment's way into the pool.
