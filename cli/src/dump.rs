@@ -76,10 +76,10 @@ enum Content<T> {
 }
 
 impl<T> Content<T> {
-    fn of<A, F: std::fmt::Debug>(found: Result<A, F>, show: impl FnOnce(&A) -> T) -> Self {
+    fn of<A, F: std::fmt::Display>(found: Result<A, F>, show: impl FnOnce(&A) -> T) -> Self {
         match found {
             Ok(found) => Content::Good(show(&found)),
-            Err(fault) => Content::Bad { fault: format!("{fault:?}") },
+            Err(fault) => Content::Bad { fault: fault.to_string() },
         }
     }
 }
@@ -272,7 +272,7 @@ fn text_item(item: DumpItem<'_>) -> String {
             meta.epochs.iter().map(|e| (e.epoch.0, e.start.0)).collect::<Vec<_>>(),
             meta.truncations.iter().map(|t| (t.generation.0, t.to.0)).collect::<Vec<_>>(),
         ),
-        DumpItem::Slot { slot, meta: Err(fault) } => format!("slot {slot}: {fault:?}"),
+        DumpItem::Slot { slot, meta: Err(fault) } => format!("slot {slot}: {fault}"),
         DumpItem::Segment { file, length, header: Ok(header) } => format!(
             "segment {}: {length} bytes, base offset {} salt {} log_id {}",
             file.display(),
@@ -281,7 +281,7 @@ fn text_item(item: DumpItem<'_>) -> String {
             header.log_id
         ),
         DumpItem::Segment { file, length, header: Err(fault) } => {
-            format!("segment {}: {length} bytes, header {fault:?}", file.display())
+            format!("segment {}: {length} bytes, header: {fault}", file.display())
         }
         DumpItem::Batch { batch, .. } => text_header(batch.header()),
         DumpItem::Filler { end_position, .. } => format!("filler up to byte {end_position}"),

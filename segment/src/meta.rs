@@ -178,6 +178,22 @@ pub enum SlotFault {
     Field(&'static str),
 }
 
+impl std::fmt::Display for SlotFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SlotFault::Blank => f.write_str("never written, or cut off"),
+            SlotFault::Magic => f.write_str("something else stands there"),
+            SlotFault::Version(version) => {
+                write!(f, "version {version} is not known to this build")
+            }
+            SlotFault::Checksum { stored, computed } => {
+                write!(f, "checksum {computed:08x}, expected {stored:08x}")
+            }
+            SlotFault::Field(field) => write!(f, "impossible field {field}"),
+        }
+    }
+}
+
 impl LogMeta {
     /// Adds the start of an epoch, forgetting the oldest beyond [`MAX_EPOCHS`]. An epoch that began
     /// at the same offset without a record replaces its predecessor.

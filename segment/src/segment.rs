@@ -60,6 +60,22 @@ pub enum SegmentFault {
     Reserved,
 }
 
+impl std::fmt::Display for SegmentFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SegmentFault::Blank => f.write_str("never written, or cut off"),
+            SegmentFault::Magic => f.write_str("something else stands there"),
+            SegmentFault::Version(version) => {
+                write!(f, "version {version} is not known to this build")
+            }
+            SegmentFault::Checksum { stored, computed } => {
+                write!(f, "checksum {computed:08x}, expected {stored:08x}")
+            }
+            SegmentFault::Reserved => f.write_str("bytes that must be zero are not"),
+        }
+    }
+}
+
 impl SegmentHeader {
     /// Returns the header block.
     #[must_use]

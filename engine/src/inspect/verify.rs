@@ -186,7 +186,7 @@ impl Verifier<'_> {
                     continue;
                 }
             };
-            let what = format!("slot {slot} of log.meta does not verify: {fault:?}");
+            let what = format!("slot {slot} of log.meta does not verify: {fault}");
             match case {
                 MetaCase::M5TornSlot | MetaCase::M1NeverCreated => {
                     self.verdict.notes.push(format!("{what} (case {})", case.label()));
