@@ -23,9 +23,9 @@ pub(crate) fn renew<I: Io>(io: &mut Blocking<I>, directory: &Path, name: &str) -
     Ok(io.rename(away, directory.join(name))?)
 }
 
-/// Returns whether a file is without its name just now.
-pub(crate) fn any_away(entries: &[Entry]) -> bool {
-    entries.iter().any(|entry| entry.name.ends_with(AWAY))
+/// Returns whether a segment stands under the name it has in the middle of [`renew`].
+pub(crate) fn is_segment_away(entry: &Entry) -> bool {
+    entry.name.strip_suffix(AWAY).and_then(parse_segment_file_name).is_some()
 }
 
 /// Gives files back the names that a crash inside [`renew`] left them without. Returns whether

@@ -23,7 +23,6 @@ use highwater_segment::{Epoch, Offset, Salt};
 
 use crate::control::{RootKind, log_names, look_at_root};
 use crate::error::{Error, ErrorKind, Result};
-use crate::names;
 use crate::opening::{below_start, segment_bases};
 use crate::options::validate_name;
 use crate::recover::read_header;
@@ -85,15 +84,7 @@ impl LogView {
         };
         let slots = read_slots(io, &directory.join(META_FILE_NAME))?;
         // Behind the slots: a roll adds names, so a later look sees at least what the mark needs.
-        let mut listed = io.list(&directory)?;
-        // An opening renames files away and back: their names are there in a moment.
-        for _ in 0..SLOT_ATTEMPTS {
-            if !names::any_away(&listed) {
-                break;
-            }
-            listed = io.list(&directory)?;
-        }
-        let bases = segment_bases(&listed);
+        let bases = segment_bases(&io.list(&directory)?);
         let (case, meta) = decide_meta(&slots, !bases.is_empty());
         let unused = meta.as_ref().map_or(0, |meta| below_start(&bases, meta).len());
         let bases = bases.into_iter().skip(unused).collect();

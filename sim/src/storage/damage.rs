@@ -237,10 +237,16 @@ fn count_refusal(coverage: &mut crate::coverage::Coverage, error: &highwater::Er
     }
 }
 
+/// The files of a log, under the names they have once opening has ended a renaming away and back
+/// that a crash cut short.
 fn files_of(disk: &SimDisk, name: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let directory = World::log_path(name);
     let files = disk.files().into_iter().filter(|path| path.parent() == Some(&directory));
-    files.map(|path| (path.clone(), disk.read_file(&path).unwrap_or_default())).collect()
+    let named = |path: &PathBuf| match path.extension() {
+        Some(end) if end == "away" => path.with_extension(""),
+        _ => path.clone(),
+    };
+    files.map(|path| (named(&path), disk.read_file(&path).unwrap_or_default())).collect()
 }
 
 /// Returns the highest flushed mark that is on the media after the damage: in `log.meta` as it was,
