@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use highwater_io::{Blocking, Entry, Io};
+use highwater_segment::Offset;
 use highwater_segment::meta::META_FILE_NAME;
 use highwater_segment::segment::parse_segment_file_name;
 
@@ -18,14 +19,22 @@ const AWAY: &str = ".away";
 
 /// Writes the name of a file anew; the caller syncs the directory.
 pub(crate) fn renew<I: Io>(io: &mut Blocking<I>, directory: &Path, name: &str) -> Result<()> {
-    let away = directory.join(format!("{name}{AWAY}"));
-    io.rename(directory.join(name), away.clone())?;
-    Ok(io.rename(away, directory.join(name))?)
+    let other = directory.join(away(name));
+    io.rename(directory.join(name), other.clone())?;
+    Ok(io.rename(other, directory.join(name))?)
 }
 
-/// Returns whether a segment stands under the name it has in the middle of [`renew`].
-pub(crate) fn is_segment_away(entry: &Entry) -> bool {
-    entry.name.strip_suffix(AWAY).and_then(parse_segment_file_name).is_some()
+/// Returns the name that a file has in the middle of [`renew`].
+pub(crate) fn away(name: &str) -> String {
+    format!("{name}{AWAY}")
+}
+
+/// Returns the segments that stand under the name they have in the middle of [`renew`], and only
+/// there.
+pub(crate) fn segments_away(entries: &[Entry]) -> Vec<Offset> {
+    let away = entries.iter().filter_map(|entry| entry.name.strip_suffix(AWAY));
+    let alone = away.filter(|name| entries.iter().all(|entry| entry.name != *name));
+    alone.filter_map(parse_segment_file_name).collect()
 }
 
 /// Gives files back the names that a crash inside [`renew`] left them without. Returns whether
@@ -38,10 +47,10 @@ pub(crate) fn restore<I: Io>(
     let ours = |name: &&str| *name == META_FILE_NAME || parse_segment_file_name(name).is_some();
     // Both names at once are nobody's crash: a rename within a directory survives whole or not.
     let free = |name: &&str| entries.iter().all(|entry| entry.name != *name);
-    let away = entries.iter().filter_map(|entry| entry.name.strip_suffix(AWAY));
+    let others = entries.iter().filter_map(|entry| entry.name.strip_suffix(AWAY));
     let mut any = false;
-    for name in away.filter(ours).filter(free) {
-        io.rename(directory.join(format!("{name}{AWAY}")), directory.join(name))?;
+    for name in others.filter(ours).filter(free) {
+        io.rename(directory.join(away(name)), directory.join(name))?;
         any = true;
     }
     Ok(any)

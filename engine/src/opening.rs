@@ -156,7 +156,7 @@ pub(crate) fn open_log<I: Io>(
 /// log is made anew when it is asked for, with what is asked then.
 pub(crate) fn was_never_made<I: Io>(io: &mut Blocking<I>, directory: &Path) -> Result<bool> {
     let entries = io.list(directory)?;
-    if !segment_bases(&entries).is_empty() || entries.iter().any(names::is_segment_away) {
+    if !segment_bases(&entries).is_empty() || !names::segments_away(&entries).is_empty() {
         return Ok(false);
     }
     if !entries.iter().any(|entry| entry.name == META_FILE_NAME) {

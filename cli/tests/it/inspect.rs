@@ -122,3 +122,19 @@ fn output_that_is_cut_short_ends_quietly() {
     dump.stdout = None;
     assert_eq!(dump.wait().exits(0).err, "");
 }
+
+#[test]
+fn a_segment_that_an_opening_died_renaming_is_read_verified_and_gets_its_name_back() {
+    let scratch = Scratch::new("away");
+    scratch.append(&[], b"one\ntwo\n");
+    let segment = scratch.segments().remove(0);
+    std::fs::rename(&segment, segment.with_extension("log.away")).unwrap();
+    let before = scratch.snapshot();
+    scratch.run("verify", &[], b"").exits(0);
+    assert_eq!(scratch.read(&[]).exits(0).out, b"one\ntwo\n");
+    assert!(scratch.snapshot() == before, "looking changes nothing");
+    scratch.append(&[], b"three\n");
+    assert!(segment.exists());
+    assert_eq!(scratch.read(&[]).exits(0).out, b"one\ntwo\nthree\n");
+    scratch.run("verify", &[], b"").exits(0);
+}

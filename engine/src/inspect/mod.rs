@@ -23,6 +23,7 @@ use highwater_segment::{Epoch, Offset, Salt};
 
 use crate::control::{RootKind, log_names, look_at_root};
 use crate::error::{Error, ErrorKind, Result};
+use crate::names;
 use crate::opening::{below_start, segment_bases};
 use crate::options::validate_name;
 use crate::recover::read_header;
@@ -67,6 +68,8 @@ pub(crate) struct LogView {
     pub(crate) case: MetaCase,
     pub(crate) meta: Option<LogMeta>,
     pub(crate) bases: Vec<Offset>,
+    /// Those of them that a crash inside an opening left under another name.
+    away: Vec<Offset>,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -84,11 +87,15 @@ impl LogView {
         };
         let slots = read_slots(io, &directory.join(META_FILE_NAME))?;
         // Behind the slots: a roll adds names, so a later look sees at least what the mark needs.
-        let bases = segment_bases(&io.list(&directory)?);
+        let listed = io.list(&directory)?;
+        let away = names::segments_away(&listed);
+        let mut bases = segment_bases(&listed);
+        bases.extend(&away);
+        bases.sort_unstable();
         let (case, meta) = decide_meta(&slots, !bases.is_empty());
         let unused = meta.as_ref().map_or(0, |meta| below_start(&bases, meta).len());
         let bases = bases.into_iter().skip(unused).collect();
-        Ok(LogView { name: name.to_owned(), directory, slots, case, meta, bases, entries })
+        Ok(LogView { name: name.to_owned(), directory, slots, case, meta, bases, away, entries })
     }
 
     /// Returns the snapshot that counts, or why there is none.
@@ -113,7 +120,8 @@ impl LogView {
     }
 
     pub(crate) fn path(&self, base: Offset) -> PathBuf {
-        self.directory.join(segment_file_name(base))
+        let name = segment_file_name(base);
+        self.directory.join(if self.away.contains(&base) { names::away(&name) } else { name })
     }
 
     pub(crate) fn successor(&self, base: Offset) -> Option<Offset> {
