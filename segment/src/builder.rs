@@ -164,6 +164,15 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
+    /// Returns a builder without records that has room for so many bytes of them, at most
+    /// [`MAX_BATCH_BYTES`]: up to there it need not move what it has to make room. Each record
+    /// takes the bytes of its key, value and headers, and about 10 more.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        let records = Vec::with_capacity(bytes.min(MAX_BATCH_BYTES));
+        BatchBuilder { records, ..BatchBuilder::default() }
+    }
+
     /// Adds a record with a key and a value.
     #[must_use]
     pub fn record(mut self, key: &[u8], value: &[u8]) -> Self {
@@ -232,6 +241,8 @@ impl BatchBuilder {
             length += field_bytes(Some(key)) + field_bytes(*value);
         }
         let out = &mut self.records;
+        // Room for the whole record at once.
+        out.reserve(varint_bytes(signed(length)) + length);
         put_varint(out, signed(length));
         let body_start = out.len();
         out.push(0);
@@ -318,6 +329,23 @@ mod tests {
         let times: Vec<_> = records.iter().map(|r| (r.offset.0, r.timestamp_ms)).collect();
         assert_eq!(times, [(7, 100), (8, 90), (9, 170)]);
         assert_eq!(records[2].value.map(<[u8]>::len), Some(70_000));
+    }
+
+    #[test]
+    fn a_builder_with_room_builds_the_same_batch_and_moves_nothing() {
+        let values = [vec![1; 1024], vec![2; 1], Vec::new(), vec![3; 1024]];
+        let fill = |mut builder: BatchBuilder| {
+            for value in &values {
+                builder.push(None, None, Some(value), &[]);
+            }
+            builder.build().expect("it fits")
+        };
+        let with_room = fill(BatchBuilder::with_capacity(4 * (1024 + 10)));
+        assert_eq!(with_room, fill(RecordBatch::builder()));
+        assert_eq!(with_room, fill(BatchBuilder::with_capacity(0)));
+        assert_eq!(with_room.records.capacity(), 4 * (1024 + 10));
+        let most = BatchBuilder::with_capacity(usize::MAX);
+        assert_eq!(most.records.capacity(), MAX_BATCH_BYTES);
     }
 
     #[test]
