@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use highwater::{
-    Ack, Engine, FlushPolicy, LocalEngine, LocalLog, LogOptions, Options, Preparation, Receipt,
-    RecordBatch, Ticket,
+    Ack, BatchBuilder, Engine, FlushPolicy, LocalEngine, LocalLog, LogOptions, Options,
+    Preparation, Receipt, RecordBatch, Ticket,
 };
 use highwater_io::system::SystemPlatform;
 
@@ -34,8 +34,12 @@ fn log_options(setting: &Setting<'_>) -> LogOptions {
     }
 }
 
+/// What surrounds a value of up to 1 MiB.
+const RECORD_OVERHEAD_BYTES: usize = 12;
+
 fn batch_of(records: &[&[u8]]) -> Result<RecordBatch, Failure> {
-    let mut builder = RecordBatch::builder();
+    let bytes = records.iter().map(|record| record.len() + RECORD_OVERHEAD_BYTES).sum();
+    let mut builder = BatchBuilder::with_capacity(bytes);
     for record in records {
         builder.push(None, None, Some(record), &[]);
     }

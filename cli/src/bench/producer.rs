@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use highwater::{Ack, Error, ErrorKind, RecordBatch};
+use highwater::{Ack, BatchBuilder, Error, ErrorKind, RecordBatch};
 use highwater_io::Monotonic;
 use highwater_io::clock::monotonic_now;
 use highwater_io::random::SeededRandom;
@@ -18,6 +18,8 @@ use crate::output::{Exit, Failure};
 /// The bytes that records are cut from. Larger than a processor's nearest caches: a producer of
 /// real records would not find them there either.
 const PAYLOAD_BYTES: usize = 8 << 20;
+/// What surrounds a value of up to 1 MiB; of a larger one a byte or two are missing.
+const RECORD_OVERHEAD_BYTES: usize = 12;
 /// The most receipts kept for their flush, of all producers together. Beyond it appends are sent
 /// and acked as ever, only their flush is not seen; what is kept costs the engine something.
 const UNFLUSHED_MAX: usize = 1 << 14;
@@ -217,7 +219,9 @@ impl<W: Way> Producer<W> {
     }
 
     fn batch(&mut self) -> RecordBatch {
-        let mut builder = RecordBatch::builder();
+        let records = usize::try_from(self.task.batch_records).unwrap_or(0);
+        let record_bytes = self.task.payload.record_bytes + RECORD_OVERHEAD_BYTES;
+        let mut builder = BatchBuilder::with_capacity(record_bytes.saturating_mul(records));
         for _ in 0..self.task.batch_records {
             builder.push(None, None, Some(self.task.payload.next()), &[]);
         }
