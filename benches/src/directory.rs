@@ -12,12 +12,13 @@ pub struct FreshDirectory {
 }
 
 impl FreshDirectory {
-    /// Makes `parent/name-PID`.
+    /// Makes `parent/name-PID`. Removes what killed runs left under that name.
     ///
     /// # Errors
     /// If it is there already, or cannot be made.
     pub fn new(parent: &Path, name: &str) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
+        remove_left_over(parent, name)?;
         let path = parent.join(format!("{name}-{}", std::process::id()));
         fs::create_dir(&path)?;
         Ok(FreshDirectory { path })
@@ -58,6 +59,23 @@ impl Drop for FreshDirectory {
         // A run that failed leaves nothing either; after `remove` there is nothing to find.
         drop(fs::remove_dir_all(&self.path));
     }
+}
+
+/// Removes `name-PID` of processes that are no more.
+fn remove_left_over(parent: &Path, name: &str) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        let file_name = entry.file_name();
+        let Some(pid) = file_name.to_str().and_then(|f| f.strip_prefix(name)?.strip_prefix('-'))
+        else {
+            continue;
+        };
+        let is_pid = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+        if is_pid && !Path::new("/proc").join(pid).exists() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns all files below a directory.
@@ -102,5 +120,21 @@ mod tests {
         assert!(directory.disk_bytes().expect("listed") >= 8192);
         directory.remove().expect("removed");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_removed_and_nothing_else() {
+        let parent = FreshDirectory::new(&std::env::temp_dir(), "highwater-benches-left");
+        let parent = parent.expect("made");
+        // No process has such a number; 1 is always there.
+        let names = ["run-4194305", "run-1", "run-x", "run-", "running-4194305", "run"];
+        for name in names {
+            fs::create_dir(parent.path().join(name)).expect("made");
+        }
+        let run = FreshDirectory::new(parent.path(), "run").expect("made");
+        let left: Vec<_> =
+            names.iter().filter(|name| parent.path().join(name).exists()).copied().collect();
+        assert_eq!(left, names[1..]);
+        assert!(run.path().exists());
     }
 }
