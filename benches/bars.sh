@@ -40,12 +40,15 @@ fi
 
 stream=4GiB other=2GiB seconds=10 appends=5000
 [ "$quick" = 1 ] && stream=512MiB other=256MiB seconds=2 appends=600
+made_dir=0 made_raw=0
+[ -d "$dir" ] || made_dir=1
 mkdir -p "$dir"
-made_raw=0
 [ -n "$raw" ] || { raw=$(mktemp -d); made_raw=1; }
 mkdir -p "$raw"
 cleanup() {
   rm -rf "$dir/run"
+  # Only if nothing is in it.
+  [ "$made_dir" = 0 ] || rmdir "$dir" 2>/dev/null || true
   [ "$made_raw" = 0 ] || rm -rf "$raw"
 }
 trap cleanup EXIT
