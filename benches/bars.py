@@ -259,6 +259,7 @@ def warnings(raw):
 
 
 def text(raw):
+    """Prints the table; returns whether every bar was measured."""
     shown = list(rows(raw))
     for name, value in fingerprint(raw):
         print(f"{name:>20}  {value}")
@@ -276,6 +277,7 @@ def text(raw):
     print(f"{passed} pass, {short} short, {missing} not measured; medians (min..max) of interleaved runs")
     for warning in warnings(raw):
         print(f"warning: {warning}")
+    return missing == 0
 
 
 def markdown(raw):
@@ -346,7 +348,7 @@ def main(words):
     elif len(words) == 2 and words[1] == "--markdown":
         markdown(Raw(words[0]))
     elif len(words) == 1 and os.path.isdir(words[0]):
-        text(Raw(words[0]))
+        return 0 if text(Raw(words[0])) else 1
     else:
         print(__doc__, file=sys.stderr)
         return 2

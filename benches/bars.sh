@@ -9,7 +9,8 @@
 # --record   also writes docs/results.md
 # --keep-raw keeps the JSON of every run in that directory
 #
-# Needs cargo and python3. HIGHWATER and COMPARE name binaries that are already built.
+# Needs cargo and python3. HIGHWATER and COMPARE name binaries that are already built. Ends with 1 if
+# a bar could not be measured; one that is short is printed, and no failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +22,7 @@ while [ "$#" -gt 0 ]; do
     --keep-raw) raw=$2; shift 2 ;;
     --quick) quick=1; shift ;;
     --record) record=1; shift ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "bars.sh: what is $1? See --help" >&2; exit 2 ;;
   esac
 done
