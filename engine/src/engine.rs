@@ -27,6 +27,7 @@ use crate::receipt::{Promise, Receipt, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
 use crate::shard::{Command, LogIndex, Runner};
 use crate::shared::LogShared;
+use crate::watch::Watcher;
 
 /// An open engine: one directory, its logs, and the thread that writes them.
 ///
@@ -186,6 +187,7 @@ impl Engine {
                 .detach(entry.index, DetachReason::Close)
                 .and_then(|detached| control.close_log(&name, &detached));
             self.inner.mailbox.push_control(Message::Forget { log: entry.index });
+            entry.shared.lookout.end();
             result = result.and(closed);
         }
         self.inner.stop();
@@ -399,6 +401,12 @@ impl Log {
     #[must_use]
     pub fn marks(&self) -> Marks {
         self.entry.shared.marks()
+    }
+
+    /// Returns a watcher that tells when the marks move.
+    #[must_use]
+    pub fn watch(&self) -> Watcher {
+        Watcher::new(&self.entry.shared)
     }
 
     /// Returns the error that makes the log refuse appends, if there is one.
@@ -617,6 +625,7 @@ impl Log {
                     Ok(opened) => (opened, Some(error)),
                     Err(_) => {
                         self.entry.shared.lock().failure = Some(error.clone());
+                        self.entry.shared.lookout.tell();
                         self.inner.mailbox.push_control(Message::Forget { log: self.entry.index });
                         return Err(error);
                     }

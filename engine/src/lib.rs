@@ -58,6 +58,7 @@ mod shard;
 mod shared;
 mod tail;
 mod walker;
+mod watch;
 
 pub use ack::{Ack, Flushed, Progress, Written};
 pub use engine::{Engine, Log};
@@ -73,6 +74,7 @@ pub use permit::{Permit, Reserve};
 pub use reader::{ReadBatch, Reader};
 pub use receipt::{Appended, Receipt, Stages};
 pub use report::{LogReport, RecoveryReport};
+pub use watch::{Moved, Watcher};
 
 pub use highwater_segment as segment;
 pub use highwater_segment::{

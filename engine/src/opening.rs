@@ -75,6 +75,7 @@ impl OpenedLog {
         let published = self.shared.lock().clone();
         shared.lock().replace(published);
         shared.tail.clear();
+        shared.lookout.tell();
         self.shared = Arc::clone(shared);
         self
     }

@@ -262,6 +262,15 @@ impl Shard {
     }
 }
 
+impl Drop for Shard {
+    /// Whatever ends the shard, nobody goes on watching its logs.
+    fn drop(&mut self) {
+        for log in self.logs.values() {
+            log.shared.lookout.end();
+        }
+    }
+}
+
 fn closed(what: &str) -> Error {
     Error::new(crate::ErrorKind::Closed, "append to", what).detail("it is closed")
 }

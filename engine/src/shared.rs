@@ -13,6 +13,7 @@ use highwater_segment::{BatchHeader, Generation, Offset, Position, Salt};
 use crate::error::Error;
 use crate::marks::Marks;
 use crate::tail::Tail;
+use crate::watch::Lookout;
 
 /// The newest cuts a log remembers for its readers; older readers start anew.
 const CUTS_MAX: usize = 64;
@@ -128,6 +129,8 @@ pub(crate) struct LogShared {
     /// What was just written, for readers.
     pub(crate) tail: Tail,
     published: Mutex<Published>,
+    /// Where those wait who watch the marks.
+    pub(crate) lookout: Lookout,
 }
 
 impl LogShared {
@@ -136,6 +139,7 @@ impl LogShared {
             name: name.to_owned(),
             tail: Tail::default(),
             published: Mutex::new(published),
+            lookout: Lookout::default(),
         })
     }
 

@@ -45,8 +45,8 @@ use keeper::Keeper;
 use roll::Roll;
 use spare::Spares;
 use trim::Trims;
-use waiters::Waiters;
-use write::{Tail, WriteInFlight};
+use waiters::{Waiter, Waiters};
+use write::{IndexHint, Tail, WriteInFlight};
 
 /// What one step of a shard gives to and takes from a log.
 pub(crate) struct Turn<'a> {
@@ -200,6 +200,8 @@ pub(crate) struct LogCore {
     /// A spare buffer or two, so that steady appends allocate nothing.
     spare_buffers: Vec<AlignedBuffer>,
     tail: Tail,
+    /// Reused: the batches of the group that is being formed.
+    group: Vec<(Waiter, IndexHint)>,
     files: VecDeque<SegmentFile>,
     writes: VecDeque<WriteInFlight>,
     written: Place,
@@ -218,6 +220,8 @@ pub(crate) struct LogCore {
     next_sequence: u64,
     /// Something was submitted that has not gone to the kernel yet.
     handing_over: bool,
+    /// What was published last, and whether with a failure.
+    public: Option<(Marks, bool)>,
     counters: Counters,
     /// The active segment as opening found it, until its file is open here.
     attaching: Option<ActiveSegment>,
@@ -252,6 +256,7 @@ impl LogCore {
             pending,
             spare_buffers: Vec::new(),
             tail,
+            group: Vec::new(),
             files: VecDeque::new(),
             writes: VecDeque::new(),
             written: place,
@@ -268,6 +273,7 @@ impl LogCore {
             flights: BTreeMap::new(),
             next_sequence: 0,
             handing_over: false,
+            public: None,
             counters,
             attaching: opened.active,
             detached: None,
@@ -613,13 +619,21 @@ impl LogCore {
         marks
     }
 
-    fn publish(&self) {
+    /// Makes the marks public, and the failure. Does nothing if nothing moved.
+    fn publish(&mut self) {
         let marks = self.marks();
+        let failed = self.failure.is_some();
+        if self.public == Some((marks, failed)) {
+            return;
+        }
+        self.public = Some((marks, failed));
         let mut published = self.shared.lock();
         published.marks = marks;
         if published.failure != self.failure {
             published.failure.clone_from(&self.failure);
         }
+        drop(published);
+        self.shared.lookout.tell();
     }
 
     fn publish_segment(&self, info: SegmentInfo) {

@@ -1,10 +1,12 @@
 //! Gathering groups, assigning offsets, writing, and moving `written`.
 
+use std::sync::{Arc, PoisonError};
+
 use highwater_io::{AlignedBuffer, IoError, IoErrorKind, Monotonic, Operation, Output, Token};
 use highwater_segment::builder::Stamp;
 use highwater_segment::filler::fill;
 use highwater_segment::meta::Mark;
-use highwater_segment::{BLOCK_BYTES, HEADER_BYTES, Offset, Position};
+use highwater_segment::{BLOCK_BYTES, HEADER_BYTES, Position};
 
 use super::waiters::{AckContext, Waiter};
 use super::{Flight, LogCore, Place, State, Turn, queued_bytes};
@@ -55,6 +57,13 @@ pub(super) struct WriteInFlight {
     length: usize,
     /// What was written, once that is done.
     buffer: Option<AlignedBuffer>,
+}
+
+/// What the index is told of a batch.
+#[derive(Debug)]
+pub(super) struct IndexHint {
+    position: Position,
+    max_timestamp_ms: i64,
 }
 
 /// What the next group will be.
@@ -177,11 +186,29 @@ impl LogCore {
         let mut buffer = self.take_buffer(span);
         copy(&mut buffer, 0, &self.tail.bytes);
         let bytes_before = self.written_or_in_flight().bytes;
+        let index = self.shared.lock().segments.last().map(|active| Arc::clone(&active.index));
+        let mut group = std::mem::take(&mut self.group);
         let mut at = prefix;
         for _ in 0..plan.batches {
             let bytes = bytes_before + to_u64(at - prefix);
-            at = self.place_batch(&mut buffer, at, bytes, turn);
+            let (end, waiter, hint) = self.place_batch(&mut buffer, at, bytes, turn);
+            at = end;
+            group.push((waiter, hint));
         }
+        // Who is told of an append finds it: the log's end is public before the ack is.
+        self.publish();
+        let context = self.ack_context(turn.now);
+        // A half-made index is still only hints.
+        let mut index =
+            index.as_ref().map(|index| index.lock().unwrap_or_else(PoisonError::into_inner));
+        for (waiter, hint) in group.drain(..) {
+            if let Some(index) = &mut index {
+                index.note(waiter.base.0, hint.position.0, hint.max_timestamp_ms);
+            }
+            self.waiters.push(waiter, &context, &mut self.counters);
+        }
+        drop(index);
+        self.group = group;
         assert_eq!(to_u64(at - prefix), plan.bytes, "the group is as long as planned");
         let rest = buffer.get_mut(at..span).unwrap_or_default();
         rest.fill(0);
@@ -206,7 +233,7 @@ impl LogCore {
         at: usize,
         bytes_before: u64,
         turn: &mut Turn<'_>,
-    ) -> usize {
+    ) -> (usize, Waiter, IndexHint) {
         let Some(pending) = self.pending.pop_front() else { panic!("the plan counted a batch") };
         let Some(batch) = pending.batch else { panic!("the plan counted a batch") };
         self.count_drained();
@@ -221,7 +248,6 @@ impl LogCore {
         let base = self.next_offset;
         self.next_offset = base.plus(batch.record_count());
         *turn.released_bytes += queued_bytes(Some(&batch));
-        self.note_in_index(base, position, header.max_timestamp_ms);
         let waiter = Waiter {
             base,
             records: batch.record_count(),
@@ -236,9 +262,7 @@ impl LogCore {
         };
         self.counters.log.batches += 1;
         self.counters.log.records += u64::from(batch.record_count());
-        let context = self.ack_context(turn.now);
-        self.waiters.push(waiter, &context, &mut self.counters);
-        end
+        (end, waiter, IndexHint { position, max_timestamp_ms: header.max_timestamp_ms })
     }
 
     fn stamp(&self, position: Position, now_ms: i64) -> Stamp {
@@ -392,14 +416,6 @@ impl LogCore {
         }
         if let Some(flush) = &mut self.flush {
             flush.submitted_at.get_or_insert(now);
-        }
-    }
-
-    fn note_in_index(&self, base: Offset, position: Position, max_timestamp_ms: i64) {
-        let mut published = self.shared.lock();
-        published.marks = self.marks();
-        if let Some(active) = published.segments.last() {
-            active.index().note(base.0, position.0, max_timestamp_ms);
         }
     }
 

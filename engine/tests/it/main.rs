@@ -8,3 +8,4 @@ mod room;
 mod stages;
 mod tail;
 mod trim;
+mod watch;
