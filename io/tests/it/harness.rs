@@ -42,6 +42,14 @@ impl Io for AnyIo {
         self.get_mut().poll(wait, completions);
     }
 
+    fn is_alone(&self) -> bool {
+        self.get().is_alone()
+    }
+
+    fn run_alone(&mut self, completions: &mut Vec<Completion>) {
+        self.get_mut().run_alone(completions);
+    }
+
     fn in_flight(&self) -> usize {
         self.get().in_flight()
     }

@@ -1,5 +1,6 @@
 //! What every real backend promises, and that all of them keep it alike.
 
+mod alone;
 mod differential;
 mod harness;
 mod locks;
