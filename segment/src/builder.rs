@@ -187,6 +187,13 @@ impl BatchBuilder {
         self
     }
 
+    /// Makes room for records of `bytes` in all, keys, values and some twenty bytes for each: who
+    /// knows the size of its batches saves the copies that growing makes. More than a batch can
+    /// hold is not reserved.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.records.reserve(bytes.min(MAX_BATCH_BYTES));
+    }
+
     /// Adds a record with everything a record can have. A timestamp (milliseconds since 1970) on
     /// the first record makes the batch carry the producer's time; without it the log gives the
     /// time of the append and timestamps of later records are ignored. A record that does not
