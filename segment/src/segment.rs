@@ -58,6 +58,8 @@ pub enum SegmentFault {
     },
     /// The checksum holds but the reserved bytes are not zero.
     Reserved,
+    /// The checksum holds but the base offset is beyond [`Offset::MAX`].
+    BaseOffset,
 }
 
 impl std::fmt::Display for SegmentFault {
@@ -71,6 +73,7 @@ impl std::fmt::Display for SegmentFault {
             SegmentFault::Checksum { stored, computed } => {
                 write!(f, "checksum {computed:08x}, expected {stored:08x}")
             }
+            SegmentFault::BaseOffset => f.write_str("a base offset beyond the largest"),
             SegmentFault::Reserved => f.write_str("bytes that must be zero are not"),
         }
     }
@@ -118,6 +121,9 @@ impl SegmentHeader {
         if !crate::bytes::all_zero(&raw.reserved) {
             return Err(SegmentFault::Reserved);
         }
+        if raw.base_offset.get() > Offset::MAX.0 {
+            return Err(SegmentFault::BaseOffset);
+        }
         Ok(SegmentHeader {
             log_id: LogId(raw.log_id.get()),
             base_offset: Offset(raw.base_offset.get()),
@@ -158,6 +164,15 @@ mod tests {
         }
         assert_eq!(SegmentHeader::decode(&[0; 4096]), Err(SegmentFault::Blank));
         assert_eq!(SegmentHeader::decode(&bytes[..4095]), Err(SegmentFault::Blank));
+    }
+
+    #[test]
+    fn a_base_offset_that_no_file_name_has_is_refused() {
+        let header = |base_offset| SegmentHeader { log_id: LogId(1), base_offset, salt: Salt(1) };
+        let decoded = |base| SegmentHeader::decode(&header(Offset(base)).encode());
+        assert_eq!(decoded(Offset::MAX.0), Ok(header(Offset::MAX)));
+        assert_eq!(decoded(Offset::MAX.0 + 1), Err(SegmentFault::BaseOffset));
+        assert_eq!(decoded(u64::MAX), Err(SegmentFault::BaseOffset));
     }
 
     #[test]

@@ -501,9 +501,10 @@ impl World {
         let failed = engine.recovery().failed.clone();
         drop(engine);
         copy.kill();
-        if copy.rules_left() > 0 || failed.is_empty() {
+        if copy.rules_left() > 0 {
             return Ok(());
         }
+        ensure(!failed.is_empty(), "D6", || format!("an opening passed over a read error {nth}"))?;
         self.coverage.hit("tail read error while opening");
         for (name, error) in &failed {
             if self.disk_is_full && *error.kind() == ErrorKind::Full {
