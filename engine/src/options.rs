@@ -138,7 +138,7 @@ pub enum Preparation {
     #[default]
     Ahead,
     /// As `Ahead`, but a log that this call makes has its first segment prepared before the call
-    /// returns, and the next one is prepared without delay.
+    /// returns.
     AtOpen,
 }
 

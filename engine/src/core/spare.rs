@@ -147,8 +147,7 @@ impl LogCore {
         }
         let due = match self.settings.prepare {
             Preparation::Never => false,
-            Preparation::AtOpen => true,
-            Preparation::Ahead => self.fill_goal() > 0,
+            Preparation::Ahead | Preparation::AtOpen => self.fill_goal() > 0,
         };
         // What a trim is about to bring need not be made.
         if !due || !self.spares.ready.is_empty() || self.trim_brings_a_spare() {
@@ -171,13 +170,11 @@ impl LogCore {
 
     fn fill_spare(&mut self, turn: &mut Turn<'_>) {
         let segment = self.keeper.segment_bytes();
-        let hurry = self.settings.prepare == Preparation::AtOpen;
-        let behind = hurry || self.fill_goal() > 0;
-        let goal = if hurry { segment } else { self.fill_goal() };
+        let goal = self.fill_goal();
         // A log that keeps the disk busy by itself grows its segments instead.
         let busy = self.writes.len() >= WRITES_IN_FLIGHT / 2;
         let Step::Filling { file, to, buffer, .. } = &mut self.spares.step else { return };
-        if !behind || busy || *to >= goal {
+        if busy || *to >= goal {
             return;
         }
         let (file, position) = (*file, *to);
