@@ -62,11 +62,6 @@ impl Waiters {
         self.unwritten.len() + self.unflushed.len() >= WAITERS_MAX
     }
 
-    /// Returns how many written appends wait for their flush.
-    pub(super) fn waiting_for_flush(&self) -> usize {
-        self.waiting_for_flush
-    }
-
     /// Returns whether a written append waits for its flush.
     pub(super) fn someone_waits_for_flush(&self) -> bool {
         self.waiting_for_flush > 0

@@ -93,20 +93,12 @@ impl LogCore {
                 self.request_space(end.0, turn);
                 return;
             }
-            if plan.waits_for_flush && self.durable_in_flight() && !self.overlaps(&plan) {
+            if plan.waits_for_flush && self.durable_in_flight() {
                 return;
             }
             self.write_group(&plan, turn);
             self.reserve_ahead(turn);
         }
-    }
-
-    /// Returns whether a group that waits for a flush is written while another one is flushed, so
-    /// that its own flush can follow at once: when it is as large as what waits for that flush.
-    /// Smaller ones gather on, or the groups would split up into ever smaller ones.
-    fn overlaps(&self, plan: &Plan) -> bool {
-        let flushing = self.flush.is_some() && self.writes.is_empty();
-        flushing && plan.batches >= self.waiters.waiting_for_flush()
     }
 
     /// A wish to flush at the head of the queue: it waits for all that has an offset by now.
@@ -303,8 +295,6 @@ impl LogCore {
         let before = self.written_or_in_flight();
         let mark = Mark { offset: self.next_offset, segment: base, position: self.tail.position };
         let end = Place { mark, bytes: before.bytes + plan.bytes };
-        // A group of many leaves that to a flush, during which the next one can be written.
-        let dsync = dsync && plan.batches == 1;
         let operation = Operation::Write { file, position: position.0, buffer, length, dsync };
         let token = self.submit(Flight::Write, operation, turn);
         let counters = &mut self.counters.log;
