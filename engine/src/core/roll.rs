@@ -61,6 +61,12 @@ impl LogCore {
         matches!(self.roll, Roll::Wanted)
     }
 
+    /// Returns whether the active segment could be sealed: no roll is on its way, and it holds
+    /// something.
+    pub(super) fn may_roll(&self) -> bool {
+        !self.roll_in_progress() && self.active().base < self.next_offset
+    }
+
     pub(super) fn request_roll(&mut self) {
         assert!(matches!(self.roll, Roll::Idle), "one roll at a time");
         self.roll = Roll::Wanted;

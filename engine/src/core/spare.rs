@@ -75,11 +75,14 @@ pub(super) struct Spares {
     /// Found when the log was opened.
     found: VecDeque<PathBuf>,
     step: Step,
+    /// The one that is being made shall go: its space is needed.
+    unwanted: bool,
 }
 
 impl Spares {
     pub(super) fn new(pool: PathBuf, log_id: LogId, found: Vec<PathBuf>) -> Self {
-        Spares { pool, log_id, ready: VecDeque::new(), found: found.into(), step: Step::Idle }
+        let (ready, found) = (VecDeque::new(), found.into());
+        Spares { pool, log_id, ready, found, step: Step::Idle, unwanted: false }
     }
 
     pub(super) fn pool(&self) -> &Path {
@@ -99,6 +102,10 @@ impl Spares {
         self.ready.pop_front()
     }
 
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     pub(super) fn add(&mut self, spare: Spare) {
         self.ready.push_back(spare);
         assert!(self.ready.len() <= SPARES_MAX, "spares are bounded");
@@ -112,9 +119,24 @@ impl Spares {
 
     /// The next segment begins: what could not be had may be there now.
     pub(super) fn try_again(&mut self) {
+        self.unwanted = false;
         if matches!(self.step, Step::GaveUp) {
             self.step = Step::Idle;
         }
+    }
+}
+
+/// Turns the good end of a step that has a file into a failure: the spare is given up.
+fn refuse(step: &Step, result: Result<Output, IoError>) -> Result<Output, IoError> {
+    match step {
+        Step::Reserving { path, .. }
+        | Step::Filling { path, .. }
+        | Step::Flushing { path, .. }
+        | Step::Stamping { path, .. } => result.and_then(|_| {
+            let (kind, path) = (IoErrorKind::NoSpace, path.clone());
+            Err(IoError { kind, operation: "prepare", path, position: None, errno: None })
+        }),
+        _ => result,
     }
 }
 
@@ -192,6 +214,7 @@ impl LogCore {
         turn: &mut Turn<'_>,
     ) {
         let step = std::mem::replace(&mut self.spares.step, Step::Idle);
+        let result = if self.spares.unwanted { refuse(&step, result) } else { result };
         match (step, result) {
             (Step::Creating { path }, Ok(Output::File { file, .. })) => {
                 let length = self.keeper.segment_bytes();
@@ -245,9 +268,27 @@ impl LogCore {
     }
 
     fn drop_spare(&mut self, path: PathBuf, file: FileId, turn: &mut Turn<'_>) {
-        self.spares.step = Step::GaveUp;
+        // Not while another is being made: its step ends by itself.
+        if matches!(self.spares.step, Step::Idle) {
+            self.spares.step = Step::GaveUp;
+        }
         self.submit_close(file, turn);
         self.submit(Flight::Leftover, Operation::Remove { path }, turn);
+    }
+
+    /// The disk is full: the space that spares take is of more use to the active segment. One that
+    /// is being made goes when its step has ended.
+    pub(super) fn give_up_spares(&mut self, turn: &mut Turn<'_>) {
+        self.spares.unwanted = true;
+        for spare in std::mem::take(&mut self.spares.ready) {
+            self.drop_spare(spare.path, spare.file, turn);
+        }
+        if let Step::Filling { buffer: Some(_), .. } = &self.spares.step
+            && let Step::Filling { path, file, .. } =
+                std::mem::replace(&mut self.spares.step, Step::GaveUp)
+        {
+            self.drop_spare(path, file, turn);
+        }
     }
 
     /// Closes the files of the spares when the log leaves its shard; they are found again.

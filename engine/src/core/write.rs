@@ -480,7 +480,12 @@ impl LogCore {
                 // Not so much ahead, perhaps, but what is needed now.
                 match self.needed_space() {
                     Some(needed) if needed < to => self.allocate(needed, turn),
-                    _ => self.refuse_for_space(error, turn),
+                    // A spare has its space: the log goes on there.
+                    Some(_) if self.spares.is_ready() && self.may_roll() => self.request_roll(),
+                    _ => {
+                        self.give_up_spares(turn);
+                        self.refuse_for_space(error, turn);
+                    }
                 }
             }
             Err(error) => self.poison(error, turn),

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use highwater::inspect::{OutsideReader, verify};
 use highwater::{
-    Ack, BackendChoice, Engine, ErrorKind, Isolation, Log, LogOptions, Offset, Preparation,
+    Ack, BackendChoice, Engine, ErrorKind, Isolation, LocalEngine, Log, LogOptions, Offset,
+    Options, Preparation,
 };
+use highwater_io::sim::{SimDisk, SimProfile};
 
 use crate::basics::{Scratch, batch, on_each_backend, read_all};
 
@@ -164,4 +166,41 @@ fn a_file_in_the_pool_that_is_no_spare_is_removed_and_never_used() {
     let more = fill(&log, 60);
     assert_eq!(read_all(&log, 0, Isolation::Written), more);
     assert!(more > end && std::fs::read(&segment).expect("readable") == before);
+}
+
+/// A spare takes its space ahead. When the disk is full, the log goes on in it, or it goes.
+#[test]
+fn a_full_disk_holds_as_much_with_spares_as_without() {
+    let filled = |prepare| {
+        let disk = SimDisk::new(5, SimProfile::default());
+        let mut engine =
+            LocalEngine::open(disk.start_process(), &Options::at("/data")).expect("opens");
+        // Large enough that the active segment is not reserved whole when the spare is.
+        let options = LogOptions { segment_bytes: Some(96 << 20), prepare, ..options() };
+        disk.set_capacity(Some(disk.used_bytes() + (150 << 20)));
+        let log = engine.log("orders", &options).expect("opens");
+        let mut next = 0;
+        // The first refusal may only have freed a spare's space.
+        let mut refused = 0;
+        while refused < 3 {
+            let ticket = engine.append(log, batch(next, 10, 400_000), Ack::LEADER).expect("taken");
+            match engine.run_until(&ticket) {
+                Ok(_) => next += 10,
+                Err(error) => {
+                    assert_eq!(error.kind(), &ErrorKind::Full);
+                    refused += 1;
+                }
+            }
+        }
+        disk.set_capacity(None);
+        let ticket = engine.append(log, batch(next, 10, 1000), Ack::LEADER_FLUSHED);
+        engine.run_until(&ticket.expect("taken")).expect("appends go on when there is space");
+        engine.close().expect("closes");
+        next
+    };
+    let without = filled(Preparation::Never);
+    for prepare in [Preparation::Ahead, Preparation::AtOpen] {
+        let with = filled(prepare);
+        assert!(with * 10 >= without * 9, "{prepare:?}: {with} records, without spares {without}");
+    }
 }
