@@ -497,9 +497,9 @@ fn rewrite_behind<I: Io>(
     Ok(())
 }
 
-/// Writes the names of the segments above the mark anew. The sync that made them may have failed, in
-/// this process or in one that could not note it, and unlike bytes they cannot be read back from
-/// the media.
+/// Writes the names of the segments above the mark anew. The sync that made them may have failed,
+/// in this process or in one that could not note it, and unlike bytes they cannot be read back
+/// from the media.
 fn renew_names<I: Io>(
     io: &mut Blocking<I>,
     recovery: &Recovery<'_>,

@@ -95,9 +95,9 @@ impl Trims {
         }
     }
 
-    /// Returns whether a segment's name is on its way out. Two syncs of a directory are never in flight
-    /// together: one that fails can have taken the names of the other along, which then succeeds and
-    /// says nothing of it.
+    /// Returns whether a segment's name is on its way out. Two syncs of a directory are never in
+    /// flight together: one that fails can have taken the names of the other along, which then
+    /// succeeds and says nothing of it.
     pub(super) fn names_are_changing(&self) -> bool {
         matches!(self.step, Step::Renaming { .. } | Step::Syncing { .. })
     }

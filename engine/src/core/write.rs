@@ -347,7 +347,8 @@ impl LogCore {
         if done == 0 {
             return;
         }
-        // Before the marks are public: a reader that goes by them finds no older chunk in its place.
+        // Before the marks are public: a reader that goes by them finds no older chunk in its
+        // place.
         self.keep_chunks(done, turn);
         // Who is told of an append finds it: the marks are public before the ack is.
         self.publish();
@@ -371,8 +372,8 @@ impl LogCore {
         }
     }
 
-    /// Gives the buffers of the oldest `done` writes to the readers, if there are any, and takes back
-    /// what is free.
+    /// Gives the buffers of the oldest `done` writes to the readers, if there are any, and takes
+    /// back what is free.
     fn keep_chunks(&mut self, done: usize, turn: &Turn<'_>) {
         for write in self.writes.iter_mut().take(done) {
             let place = (write.end.mark.segment, write.start.0, write.length);
