@@ -1,15 +1,15 @@
 //! D9 and "flushed before use, in both slots": what stands in `log.meta` on the media.
 //!
 //! Verified: no good slot claims more flushed than the engine knows, or a lower start of the log
-//! than the engine shows; after an opening or a truncation both slots hold its generation and
-//! epoch; recovery scans two segments at most. Not verified: the names on the media
-//! (power cuts on copies do that).
+//! than the engine shows, and none says clean while the log is open; after an opening or a
+//! truncation both slots hold its generation and epoch; recovery scans two segments at most. Not
+//! verified: the names on the media (power cuts on copies do that).
 
 use std::path::Path;
 
 use highwater::LogReport;
 use highwater_io::sim::SimDisk;
-use highwater_segment::meta::{LogMeta, META_FILE_NAME, decode_slots};
+use highwater_segment::meta::{LogMeta, LogState, META_FILE_NAME, decode_slots};
 use highwater_segment::recovery::SegmentCase;
 
 use crate::failure::{Check, broken, ensure};
@@ -36,6 +36,9 @@ pub(crate) fn current(disk: &SimDisk, root: &Path, name: &str) -> Check<(u32, u3
 /// Checks that what `log.meta` says is not newer than the flushed mark.
 pub(crate) fn not_ahead(disk: &SimDisk, root: &Path, model: &LogModel) -> Check {
     for slot in slots(disk, root, &model.name) {
+        ensure(slot.state != LogState::Clean, "flushed before use", || {
+            format!("a slot of {} says clean while the log is open", model.name)
+        })?;
         ensure(slot.log_start.0 >= model.start_floor, "flushed before use", || {
             format!(
                 "a slot of {} starts the log at {}, the engine shows {}",
