@@ -225,7 +225,11 @@ pub(crate) fn file_evidence<I: Io>(
         buffer = returned;
         let count = result?;
         // Behind the stop only: the stop's own header is the damage or proves itself.
-        let skip = to_usize(from.0.saturating_sub(start.0)).min(count);
+        let skip = to_usize(from.0.saturating_sub(start.0));
+        if skip >= count {
+            // The file ends before the place; it may have been cut anywhere.
+            return Ok(found);
+        }
         let bytes = buffer.get(skip..count).unwrap_or_default();
         let position = start.plus(to_u64(skip));
         found = found.and_then(evidence(bytes, position, salt, generation));
