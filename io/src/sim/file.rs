@@ -130,9 +130,9 @@ impl SimFile {
         count
     }
 
-    /// Returns whether one of the pages cannot be read.
+    /// Returns whether one of the pages cannot be read; behind the end of the file there are none.
     pub(super) fn is_bad(&self, first: u64, end: u64) -> bool {
-        self.bad.range(first..end).next().is_some()
+        first < end && self.bad.range(first..end).next().is_some()
     }
 
     /// Makes pages unreadable until they are rewritten.
