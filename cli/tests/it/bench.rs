@@ -303,7 +303,8 @@ impl<'a> SmallDisk<'a> {
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        drop(Command::new("umount").arg(&self.0.path).output());
+        // Lazily: the kernel lets go of an ended program's ring a moment after the program.
+        drop(Command::new("umount").arg("--lazy").arg(&self.0.path).output());
     }
 }
 
