@@ -19,6 +19,8 @@ pub const MAX_LOGS: usize = 4096;
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(250);
 /// The bytes of batches that one group gathers at the most, but at least one batch.
 pub(crate) const GROUP_BYTES: usize = 256 << 10;
+/// The most spares a log keeps, and an opening takes over; others are removed for good.
+pub(crate) const SPARES_MAX: usize = 2;
 /// The most writes of one log in flight.
 pub(crate) const WRITES_IN_FLIGHT: usize = 8;
 

@@ -10,9 +10,8 @@ use highwater_segment::{BLOCK_BYTES, LogId, LogMeta, Offset};
 use crate::convert::to_usize;
 use crate::error::Result;
 use crate::opening::{POOL_DIRECTORY, flush_to_media};
+use crate::options::SPARES_MAX;
 
-/// The most spares of one log that an opening takes over; others are removed.
-const SPARES_MAX: usize = 2;
 /// How many zeros are written at once.
 const FILL_BYTES: u64 = 1 << 20;
 

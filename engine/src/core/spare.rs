@@ -15,10 +15,8 @@ use highwater_segment::{BLOCK_BYTES, LogId};
 
 use super::{Flight, LogCore, State, Turn};
 use crate::convert::{to_u64, to_usize};
-use crate::options::{Preparation, WRITES_IN_FLIGHT};
+use crate::options::{Preparation, SPARES_MAX, WRITES_IN_FLIGHT};
 
-/// The most spares a log keeps; what retention removes beyond them is removed for good.
-pub(super) const SPARES_MAX: usize = 2;
 /// How many zeros are written at once: small, so that an append waits for little.
 const FILL_BYTES: u64 = 256 << 10;
 /// A log prepares its next segment once this part of the active one is filled: small logs never
