@@ -194,7 +194,15 @@ pub(crate) fn check_root<I: Io>(io: &mut Blocking<I>, root: &Path) -> Result<()>
 /// [`ErrorKind::Io`] or [`ErrorKind::Config`] if `dir` is not an engine's directory. Errors of one
 /// log stand in its line.
 pub fn summaries(dir: &Path) -> Result<Vec<LogSummary>> {
-    let mut io = Blocking::new(InlineIo::new());
+    summaries_with(InlineIo::new(), dir)
+}
+
+/// As [`summaries`], on a given [`Io`].
+///
+/// # Errors
+/// As there.
+pub fn summaries_with<I: Io>(io: I, dir: &Path) -> Result<Vec<LogSummary>> {
+    let mut io = Blocking::new(io);
     check_root(&mut io, dir)?;
     let names = log_names(&mut io, dir)?;
     Ok(names.iter().map(|name| summary(&mut io, dir, name)).collect())

@@ -29,6 +29,9 @@ pub struct OutsideReader<I: Io = InlineIo> {
     from: Offset,
     next: Offset,
     limit: Option<Offset>,
+    /// The newest segment there was at the last look: what a writer begins behind it is not
+    /// waited for.
+    newest: Option<Offset>,
     walk: Option<Walk>,
     done: bool,
 }
@@ -82,6 +85,7 @@ impl<I: Io> OutsideReader<I> {
         Ok(OutsideReader {
             io,
             root: dir.to_owned(),
+            newest: view.bases.last().copied(),
             view,
             from,
             next: from,
@@ -101,6 +105,9 @@ impl<I: Io> OutsideReader<I> {
             if self.view.successor(walk.base).is_some_and(|base| reached >= base) {
                 self.next = self.next.max(reached);
                 self.io.close(walk.walker.file())?;
+                if self.newest.is_none_or(|newest| walk.base >= newest) {
+                    return Ok(None);
+                }
                 continue;
             }
             match walk.walker.step(&mut self.io) {
@@ -195,6 +202,7 @@ impl<I: Io> OutsideReader<I> {
     fn look_anew(&mut self) -> Result<()> {
         let before = self.view.meta()?.epoch;
         self.view = LogView::load(&mut self.io, &self.root, &self.view.name)?;
+        self.newest = self.view.bases.last().copied();
         let meta = self.view.meta()?;
         let log_start = meta.log_start;
         if self.next < log_start {

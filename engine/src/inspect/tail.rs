@@ -52,6 +52,9 @@ pub(super) fn find_tail<I: Io>(io: &mut Blocking<I>, root: &Path, name: &str) ->
 
 fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &mut LogView) -> Result<Option<Tail>> {
     let mark = view.meta()?.flushed;
+    // A writer that is faster than this walk would lead it on for ever: what it begins from here
+    // on was not there when the walk began.
+    let newest = view.bases.last().copied();
     let mut tail = Tail { end: mark, proven: mark.offset, stop: None, damage: None };
     let mut base = mark.segment;
     if !view.bases.contains(&base) {
@@ -104,8 +107,8 @@ fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &mut LogView) -> Res
             }
         }
         match view.successor(base) {
-            Some(next) => base = next,
-            None => return Ok(Some(tail)),
+            Some(next) if newest.is_some_and(|newest| base < newest) => base = next,
+            Some(_) | None => return Ok(Some(tail)),
         }
     }
 }
@@ -191,16 +194,20 @@ pub(super) fn meaning_of<I: Io>(
         return Ok(None);
     }
     let next = walker.chain().next_offset();
-    let again = look_again(io, walker)?;
-    match again {
+    let mark = now.meta()?.flushed;
+    match look_again(io, walker)? {
         Some((copy, same)) if same == stop && copy.chain().position() == at => *walker = copy,
-        // Whatever changed here changed because the writer got on: walk on.
+        // The writer got on while this looked: the log ended here a moment ago. To walk on would
+        // be to run after it.
+        None if view.successor(base).is_none() => {
+            return Ok(Some(Meaning::End { proven: proven_by(&evidence, walker, mark) }));
+        }
         _ => {
             walker.forget();
             return Ok(None);
         }
     }
-    Ok(Some(judge(&evidence, walker, now.meta()?.flushed, base, next, stop)))
+    Ok(Some(judge(&evidence, walker, mark, base, next, stop)))
 }
 
 /// Reads the place of a stop once more; returns a walker that stopped, and why. `None`: a batch is
@@ -217,6 +224,11 @@ fn look_again<I: Io>(io: &mut Blocking<I>, walker: &Walker) -> Result<Option<(Wa
     }
 }
 
+/// Returns the highest flush mark that was seen.
+fn proven_by(evidence: &Evidence, walker: &Walker, mark: Mark) -> Offset {
+    evidence.proven.max(walker.chain().proven()).max(mark.offset)
+}
+
 fn judge(
     evidence: &Evidence,
     walker: &Walker,
@@ -225,7 +237,7 @@ fn judge(
     next: Offset,
     stop: Stop,
 ) -> Meaning {
-    let proven = evidence.proven.max(walker.chain().proven()).max(mark.offset);
+    let proven = proven_by(evidence, walker, mark);
     let newer = evidence.newer_generation.is_some() || matches!(stop, Stop::NewerGeneration(_));
     let short = mark.segment == base && walker.chain().position() < mark.position;
     if next < proven || newer || short {
