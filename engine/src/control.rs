@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use highwater_io::{Blocking, EntryKind, Io, IoErrorKind};
+use highwater_io::{Blocking, EntryKind, Io, IoError, IoErrorKind};
 use highwater_segment::meta::{META_FILE_NAME, Mark};
 
+use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
 use crate::options::{LogOptions, validate_name};
@@ -22,6 +24,7 @@ pub(crate) struct Control<I: Io> {
     /// then: the next opening rewrites what lies behind before it believes it. At most one entry a
     /// log.
     suspect: BTreeMap<String, Mark>,
+    device: Arc<Device>,
 }
 
 /// What an engine's directory is.
@@ -79,7 +82,13 @@ impl<I: Io> Control<I> {
             }
         }
         let incarnation = random_u128(&mut io);
-        Ok(Control { io, root: root.to_owned(), incarnation, suspect: BTreeMap::new() })
+        let (root, suspect, device) = (root.to_owned(), BTreeMap::new(), Device::new());
+        Ok(Control { io, root, incarnation, suspect, device })
+    }
+
+    /// Returns what is known of the file system, for the shards.
+    pub(crate) fn device(&self) -> Arc<Device> {
+        Arc::clone(&self.device)
     }
 
     /// Joins the shard's lock - this `Io` writes too, and what it has in flight when the process is
@@ -152,7 +161,10 @@ impl<I: Io> Control<I> {
         match (&result, rewrite_from) {
             (Ok(_), _) => drop(self.suspect.remove(name)),
             // Whatever this opening failed with: what failed before it is not mended yet.
-            (Err(_), Some(mark)) => drop(self.suspect.insert(name.to_owned(), mark)),
+            (Err(error), Some(mark)) => {
+                self.note_failure(name, error);
+                self.suspect.insert(name.to_owned(), mark);
+            }
             (Err(error), None) => self.note_failure(name, error),
         }
         result
@@ -160,18 +172,24 @@ impl<I: Io> Control<I> {
 
     /// Remembers a failed write or flush: the kernel reports it once and then says all is well.
     pub(crate) fn note_failure(&mut self, name: &str, error: &Error) {
-        let failed = |io: &highwater_io::IoError| {
-            let verb = matches!(io.operation, "flush" | "write" | "sync directory");
-            verb && io.kind != IoErrorKind::NoSpace
-        };
-        if error.io().is_some_and(failed) {
+        if let Some(io) = error.io()
+            && is_failed_write(io)
+        {
             self.suspect.entry(name.to_owned()).or_default();
+            self.device.note_failure(io);
         }
     }
 
     pub(crate) fn incarnation(&self) -> u128 {
         self.incarnation
     }
+}
+
+/// Returns whether the device may have dropped what was not flushed: a write, a flush or a synced
+/// name has failed, and that was the one report of it. A full disk refuses before that.
+pub(crate) fn is_failed_write(error: &IoError) -> bool {
+    let writes = matches!(error.operation, "flush" | "write" | "sync directory");
+    writes && error.kind != IoErrorKind::NoSpace
 }
 
 /// Whether the simulated process died: nothing more can be done, by anyone.

@@ -1,68 +1,90 @@
 //! The engine as most use it: a shard on its own thread, handles for everyone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
-use highwater_io::clock::monotonic_now;
 use highwater_io::system::SystemPlatform;
 use highwater_io::threads::InlineIo;
-use highwater_io::{Backend, Io, Platform, Wait};
-use highwater_segment::{LogId, Offset, RecordBatch};
+use highwater_io::{Backend, Platform};
+use highwater_segment::LogId;
 
-use crate::ack::Ack;
 use crate::control::Control;
 use crate::core::{DetachReason, DetachedLog};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mailbox::{Mailbox, Message, Refused};
-use crate::marks::{Isolation, Marks};
-use crate::metrics::{EngineMetrics, LogMetrics};
+use crate::log::Log;
+use crate::mailbox::Message;
+use crate::metrics::EngineMetrics;
+use crate::number::{LogNumber, LogNumbers};
 use crate::opening::OpenedLog;
-use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
-use crate::permit::Reserve;
-use crate::reader::Reader;
-use crate::receipt::{Promise, Receipt, ReceiptCell};
+use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options, ShardId};
 use crate::report::{LogReport, RecoveryReport};
-use crate::shard::{Command, LogIndex, Runner};
+use crate::shard::Command;
+use crate::shards::Shards;
 use crate::shared::LogShared;
-use crate::watch::Watcher;
 
-/// An open engine: one directory, its logs, and the thread that writes them.
+/// An open engine: one directory, its logs, and the threads that write them.
 ///
-/// Dropping it and every [`Log`] of it stops the thread and waits for what is in flight, but counts
-/// as a crash: the logs are not marked clean. [`close`](Self::close) is the orderly end.
+/// Each log is owned by one *shard*, a thread that writes it and nothing else; there is one for
+/// each core unless [`Options::shards`] says otherwise. A log has its shard by its name, or by
+/// choice: [`LogOptions::shard`].
+///
+/// Dropping it and every [`Log`] of it stops the threads and waits for what is in flight, but
+/// counts as a crash: the logs are not marked clean. [`close`](Self::close) is the orderly end.
 #[derive(Debug)]
 pub struct Engine {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     /// Gone once the engine is closed: it shares the directory's lock.
-    control: Mutex<Option<Control<InlineIo>>>,
-    platform: SystemPlatform,
-    mailbox: Arc<Mailbox>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    logs: Mutex<BTreeMap<String, LogEntry>>,
+    pub(crate) control: Mutex<Option<Control<InlineIo>>>,
+    pub(crate) platform: SystemPlatform,
+    pub(crate) shards: Shards,
+    pub(crate) logs: Mutex<Logs>,
     recovery: RecoveryReport,
-    backend: Backend,
+}
+
+/// The open logs by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    entries: BTreeMap<String, LogEntry>,
+    /// Of each shard.
+    numbers: Vec<LogNumbers>,
+}
+
+impl Logs {
+    /// Returns the log of this name if it is the one with this number, and not a later one.
+    pub(crate) fn same(&self, name: &str, entry: &LogEntry) -> Option<&LogEntry> {
+        let same = |known: &&LogEntry| (known.shard, known.number) == (entry.shard, entry.number);
+        self.entries.get(name).filter(same)
+    }
+
+    fn remove(&mut self, name: &str) -> Option<LogEntry> {
+        let entry = self.entries.remove(name)?;
+        self.numbers[usize::from(entry.shard.0)].give_back(entry.number);
+        Some(entry)
+    }
 }
 
 #[derive(Clone, Debug)]
-struct LogEntry {
-    index: LogIndex,
-    shared: Arc<LogShared>,
-    log_id: LogId,
-    directory: PathBuf,
-    segment_bytes: u64,
+pub(crate) struct LogEntry {
+    pub(crate) shard: ShardId,
+    pub(crate) number: LogNumber,
+    pub(crate) shared: Arc<LogShared>,
+    pub(crate) log_id: LogId,
+    pub(crate) directory: PathBuf,
+    pub(crate) segment_bytes: u64,
     never_rewrite_flushed: bool,
-    settings: LogSettings,
-    report: LogReport,
+    pub(crate) settings: LogSettings,
+    pub(crate) report: LogReport,
+    /// Nobody has asked for it yet, so nothing is queued for it.
+    is_fresh: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these locks guard is changed by single assignments and inserts.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -82,27 +104,20 @@ impl Engine {
         options.validate()?;
         let platform = SystemPlatform::new(options.backend);
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
-        let mailbox = Arc::new(Mailbox::new(options.queue_batches, options.queue_bytes));
-        let (backend, thread) = start_shard(&platform, &options, &mailbox)?;
-        let opened = control.lock_root().and_then(|()| control.open_all());
-        let (opened, recovery) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                stop_shard(&mailbox, thread);
-                return Err(error);
-            }
-        };
+        let shards = Shards::start(&platform, &options, &control.device())?;
+        control.lock_root()?;
+        let (opened, recovery) = control.open_all()?;
+        let numbers = (0..shards.len()).map(|_| LogNumbers::default()).collect();
         let inner = Inner {
             control: Mutex::new(Some(control)),
             platform,
-            mailbox,
-            thread: Mutex::new(Some(thread)),
-            logs: Mutex::new(BTreeMap::new()),
+            shards,
+            logs: Mutex::new(Logs { entries: BTreeMap::new(), numbers }),
             recovery,
-            backend,
         };
         for log in opened {
-            inner.attach_new(log, LogSettings::default())?;
+            let shard = inner.shards.of_name(&log.report.name);
+            inner.attach_new(log, LogSettings::default(), shard, true)?;
         }
         Ok(Engine { inner: Arc::new(inner) })
     }
@@ -113,10 +128,16 @@ impl Engine {
         &self.inner.recovery
     }
 
-    /// Returns which backend serves the shard.
+    /// Returns which backend serves the shards.
     #[must_use]
     pub fn backend(&self) -> Backend {
-        self.inner.backend
+        self.inner.shards.backend()
+    }
+
+    /// Returns how many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.inner.shards.len()
     }
 
     /// Returns why the preferred backend is not used, if it is not.
@@ -138,38 +159,65 @@ impl Engine {
         options.validate()?;
         let mut guard = lock(&self.inner.control);
         let Some(control) = guard.as_mut() else { return Err(stopped("open a log")) };
-        let known = lock(&self.inner.logs).get(name).cloned();
-        if let Some(entry) = known {
+        let shard = self.inner.shard_asked_for(name, &options)?;
+        let known = lock(&self.inner.logs).entries.get(name).cloned();
+        if let Some(mut entry) = known {
             entry.check_options(name, &options)?;
-            self.inner.set_settings(name, &entry, LogSettings::from(&options));
+            if let Some(shard) = shard
+                && shard != entry.shard
+            {
+                entry = self.inner.move_log(control, name, &entry, shard)?;
+            }
+            self.inner.take_over(name, &mut entry, LogSettings::from(&options));
             return Ok(Log { inner: Arc::clone(&self.inner), name: name.to_owned(), entry });
         }
-        if lock(&self.inner.logs).len() >= MAX_LOGS {
+        if lock(&self.inner.logs).entries.len() >= MAX_LOGS {
             return Err(Error::new(ErrorKind::Config, "open log", name)
                 .detail(format!("an engine holds at most {MAX_LOGS} logs")));
         }
         let opened = control.open(name, &options, None)?;
-        let entry = self.inner.attach_new(opened, LogSettings::from(&options))?;
+        let shard = shard.unwrap_or_else(|| self.inner.shards.of_name(name));
+        let entry = self.inner.attach_new(opened, LogSettings::from(&options), shard, false)?;
         Ok(Log { inner: Arc::clone(&self.inner), name: name.to_owned(), entry })
+    }
+
+    /// Closes one log: writes out and flushes everything of it, marks it clean, and gives back all
+    /// that it held. Its handles are told that it is closed; [`log`](Self::log) opens it again.
+    ///
+    /// *Blocking*: until all is on stable media; other logs go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if no such log is open; otherwise the log's failure: it is closed all
+    /// the same, and not marked clean.
+    pub fn close_log(&self, name: &str) -> Result<()> {
+        let mut guard = lock(&self.inner.control);
+        let Some(control) = guard.as_mut() else { return Err(stopped("close a log")) };
+        let Some(entry) = lock(&self.inner.logs).entries.get(name).cloned() else {
+            return Err(Error::new(ErrorKind::Config, "close log", name)
+                .detail("it is not open")
+                .remedy("`Engine::log_names` lists those that are"));
+        };
+        let detached = self.inner.ask_to_detach(&entry, DetachReason::Close);
+        self.inner.close_detached(control, name, &entry, detached)
     }
 
     /// Returns the names of the open logs, sorted.
     #[must_use]
     pub fn log_names(&self) -> Vec<String> {
-        lock(&self.inner.logs).keys().cloned().collect()
+        lock(&self.inner.logs).entries.keys().cloned().collect()
     }
 
     /// Returns what the engine did since it was opened, log by log.
     ///
-    /// *Blocking*: until the shard's next turn.
+    /// *Blocking*: until each shard's next turn.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`].
     pub fn metrics(&self) -> Result<EngineMetrics> {
-        self.inner.metrics()
+        self.inner.shards.metrics()
     }
 
-    /// Writes out and flushes everything, marks every log clean and stops the thread.
+    /// Writes out and flushes everything, marks every log clean and stops the threads.
     ///
     /// *Blocking*: until all is on stable media.
     ///
@@ -177,31 +225,38 @@ impl Engine {
     /// The first error; the other logs are closed all the same. A poisoned or damaged log is not
     /// marked clean, and its error is returned.
     pub fn close(self) -> Result<()> {
-        let entries: Vec<_> = lock(&self.inner.logs).clone().into_iter().collect();
+        let entries: Vec<_> = lock(&self.inner.logs).entries.clone().into_iter().collect();
         // With the control goes its share of the lock, also while handles to logs live on.
         let Some(mut control) = lock(&self.inner.control).take() else { return Ok(()) };
+        // All are asked before the first is waited for: they flush beside each other.
+        let ask = |(name, entry): (String, LogEntry)| {
+            let detached = self.inner.ask_to_detach(&entry, DetachReason::Close);
+            (name, entry, detached)
+        };
+        let asked: Vec<_> = entries.into_iter().map(ask).collect();
         let mut result = Ok(());
-        for (name, entry) in entries {
-            let closed = self
-                .inner
-                .detach(entry.index, DetachReason::Close)
-                .and_then(|detached| control.close_log(&name, &detached));
-            self.inner.mailbox.push_control(Message::Forget { log: entry.index });
-            entry.shared.lookout.end();
+        for (name, entry, detached) in asked {
+            let closed = self.inner.close_detached(&mut control, &name, &entry, detached);
             result = result.and(closed);
         }
-        self.inner.stop();
+        self.inner.shards.stop();
         drop(control);
         result
     }
 }
 
 impl Inner {
-    fn attach_new(&self, opened: OpenedLog, settings: LogSettings) -> Result<LogEntry> {
+    fn attach_new(
+        &self,
+        opened: OpenedLog,
+        settings: LogSettings,
+        shard: ShardId,
+        is_fresh: bool,
+    ) -> Result<LogEntry> {
         let mut logs = lock(&self.logs);
-        let index = LogIndex::try_from(logs.len()).unwrap_or(LogIndex::MAX);
         let entry = LogEntry {
-            index,
+            shard,
+            number: logs.numbers[usize::from(shard.0)].take(),
             shared: Arc::clone(&opened.shared),
             log_id: opened.meta.log_id,
             directory: opened.directory.clone(),
@@ -209,161 +264,116 @@ impl Inner {
             never_rewrite_flushed: opened.meta.never_rewrite_flushed,
             settings,
             report: opened.report.clone(),
+            is_fresh,
         };
         let name = opened.report.name.clone();
-        self.attach(index, opened, settings)?;
-        logs.insert(name, entry.clone());
+        self.attach(&entry, opened, settings)?;
+        logs.entries.insert(name, entry.clone());
         Ok(entry)
     }
 
-    fn attach(&self, log: LogIndex, opened: OpenedLog, settings: LogSettings) -> Result<()> {
-        let command = Command::Attach { log, opened: Box::new(opened), settings };
-        let sent = self.mailbox.push_control(Message::Command(command));
+    pub(crate) fn attach(
+        &self,
+        entry: &LogEntry,
+        opened: OpenedLog,
+        settings: LogSettings,
+    ) -> Result<()> {
+        let command = Command::Attach { log: entry.number, opened: Box::new(opened), settings };
+        let sent = self.shards.mailbox(entry.shard).push_control(Message::Command(command));
         if sent { Ok(()) } else { Err(stopped("open log")) }
     }
 
+    fn shard_asked_for(&self, name: &str, options: &LogOptions) -> Result<Option<ShardId>> {
+        let (asked, shards) = (options.shard, self.shards.len());
+        if asked.is_some_and(|shard| usize::from(shard.0) >= shards) {
+            return Err(Error::new(ErrorKind::Config, "open log", name)
+                .detail(format!("there are {shards} shards, numbered from 0"))
+                .remedy("choose one of them, or open the engine with more"));
+        }
+        Ok(asked)
+    }
+
+    /// Gives a log that nobody has asked for yet to another shard: it is opened once more, there.
+    fn move_log(
+        &self,
+        control: &mut Control<InlineIo>,
+        name: &str,
+        entry: &LogEntry,
+        to: ShardId,
+    ) -> Result<LogEntry> {
+        if !entry.is_fresh {
+            return Err(Error::new(ErrorKind::Config, "open log", name)
+                .detail(format!("its shard is {}; it has handles already", entry.shard))
+                .remedy("choose the shard where the log is first asked for, or close it first"));
+        }
+        let detached = self.detach(entry, DetachReason::Maintenance).ok();
+        self.shards.mailbox(entry.shard).push_control(Message::Forget { log: entry.number });
+        lock(&self.logs).remove(name);
+        let rewrite_from = detached.as_ref().and_then(DetachedLog::rewrite_from);
+        let opened = control.open(name, &LogOptions::default(), rewrite_from)?;
+        self.attach_new(opened, entry.settings, to, true)
+    }
+
     /// The settings of a log are those its latest user asks for.
-    fn set_settings(&self, name: &str, entry: &LogEntry, settings: LogSettings) {
-        if settings != entry.settings
-            && let Some(known) = lock(&self.logs).get_mut(name)
-        {
-            known.settings = settings;
-            let command = Command::SetSettings { log: entry.index, settings };
-            self.mailbox.push_control(Message::Command(command));
+    fn take_over(&self, name: &str, entry: &mut LogEntry, settings: LogSettings) {
+        let changed = settings != entry.settings;
+        entry.settings = settings;
+        entry.is_fresh = false;
+        if let Some(known) = lock(&self.logs).entries.get_mut(name) {
+            *known = entry.clone();
+        }
+        if changed {
+            let command = Command::SetSettings { log: entry.number, settings };
+            self.shards.mailbox(entry.shard).push_control(Message::Command(command));
         }
     }
 
-    fn metrics(&self) -> Result<EngineMetrics> {
+    /// Asks for a log to leave its shard; `None` if the shard has stopped.
+    fn ask_to_detach(
+        &self,
+        entry: &LogEntry,
+        reason: DetachReason,
+    ) -> Option<Receiver<DetachedLog>> {
         let (reply, answer) = sync_channel(1);
-        if !self.mailbox.push_control(Message::Metrics { reply }) {
-            return Err(stopped("ask for the metrics"));
-        }
-        answer.recv().map_err(|_| stopped("ask for the metrics"))
+        let message = Message::Detach { log: entry.number, reason, reply };
+        self.shards.mailbox(entry.shard).push_control(message).then_some(answer)
     }
 
-    fn detach(&self, log: LogIndex, reason: DetachReason) -> Result<DetachedLog> {
-        let (reply, answer) = sync_channel(1);
-        if !self.mailbox.push_control(Message::Detach { log, reason, reply }) {
-            return Err(stopped("close log"));
-        }
-        answer.recv().map_err(|_| stopped("close log"))
+    pub(crate) fn detach(&self, entry: &LogEntry, reason: DetachReason) -> Result<DetachedLog> {
+        let answer = self.ask_to_detach(entry, reason);
+        let detached = answer.and_then(|answer| answer.recv().ok());
+        detached.ok_or_else(|| stopped("close log"))
     }
 
-    fn stop(&self) {
-        if let Some(thread) = lock(&self.thread).take() {
-            stop_shard(&self.mailbox, thread);
-        }
+    /// Marks a log clean that was asked to leave its shard for good, and forgets it.
+    fn close_detached(
+        &self,
+        control: &mut Control<InlineIo>,
+        name: &str,
+        entry: &LogEntry,
+        detached: Option<Receiver<DetachedLog>>,
+    ) -> Result<()> {
+        let detached = detached.and_then(|answer| answer.recv().ok());
+        let closed = match detached {
+            Some(detached) => control.close_log(name, &detached),
+            // An earlier failure left it closed.
+            None => Err(failure_of(&entry.shared).unwrap_or_else(|| stopped("close log"))),
+        };
+        let gone = Error::new(ErrorKind::Closed, "use log", name).detail("the log is closed");
+        entry.shared.lock().failure.get_or_insert(gone);
+        self.shards.mailbox(entry.shard).push_control(Message::Forget { log: entry.number });
+        entry.shared.lookout.end();
+        lock(&self.logs).remove(name);
+        closed
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.stop();
-    }
+fn failure_of(shared: &LogShared) -> Option<Error> {
+    shared.lock().failure.clone()
 }
 
 pub(crate) fn stopped(operation: &'static str) -> Error {
     Error::new(ErrorKind::Closed, operation, "of this engine").detail("the engine is closed")
-}
-
-fn stop_shard(mailbox: &Mailbox, thread: JoinHandle<()>) {
-    mailbox.push_control(Message::Stop);
-    if thread.join().is_err() {
-        // The panic was printed by its thread; every receipt was answered as it unwound.
-        mailbox.stop();
-    }
-}
-
-/// Starts the shard thread: makes its `Io` there and takes the lock.
-fn start_shard(
-    platform: &SystemPlatform,
-    options: &Options,
-    mailbox: &Arc<Mailbox>,
-) -> Result<(Backend, JoinHandle<()>)> {
-    let (started, answer) = sync_channel(1);
-    let (platform, directory) = (platform.clone(), options.directory.clone());
-    let tail_cache_bytes = options.tail_cache_bytes;
-    let mailbox = Arc::clone(mailbox);
-    let thread = highwater_io::thread::spawn("highwater-shard", move || {
-        let guard = StopOnDrop(Arc::clone(&mailbox));
-        let runner = platform.shard_io().map_err(Error::from_io).and_then(|io| {
-            let mut runner = Runner::new(io, tail_cache_bytes);
-            runner.lock(&directory)?;
-            Ok(runner)
-        });
-        match runner {
-            Ok(runner) => {
-                mailbox.set_waker(runner.io.waker());
-                if started.send(Ok(runner.io.backend())).is_ok() {
-                    run_shard(runner, &mailbox);
-                }
-            }
-            Err(error) => drop(started.send(Err(error))),
-        }
-        drop(guard);
-    })?;
-    match answer.recv() {
-        Ok(Ok(backend)) => Ok((backend, thread)),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(stopped("start the shard")),
-    }
-}
-
-/// Whatever ends the shard thread, nobody goes on waiting for it.
-struct StopOnDrop(Arc<Mailbox>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        for message in self.0.stop() {
-            if let Message::Command(Command::Append { cell, .. } | Command::Flush { cell, .. }) =
-                message
-            {
-                cell.ack(Err(stopped("append to a log")));
-            }
-        }
-    }
-}
-
-fn run_shard<I: Io>(mut runner: Runner<I>, mailbox: &Mailbox) {
-    // At most one for each caller of `detach`, who waits for the answer.
-    let mut replies = BTreeMap::new();
-    let mut messages = VecDeque::new();
-    let mut commands = Vec::new();
-    loop {
-        mailbox.exchange(std::mem::take(&mut runner.shard.released_bytes), &mut messages);
-        if !messages.is_empty() {
-            runner.poll(Wait::No);
-        } else if !runner.run_alone() {
-            // One call starts what was submitted and waits for what comes first: the end of an
-            // operation, a deadline, or somebody at the door.
-            let wait = if mailbox.fall_asleep() { Wait::Forever } else { Wait::No };
-            runner.poll(wait);
-            mailbox.wake_up();
-        }
-        for message in messages.drain(..) {
-            match message {
-                Message::Command(command) => commands.push(command),
-                Message::Detach { log, reason, reply } => {
-                    commands.push(Command::Detach { log, reason });
-                    replies.insert(log, reply);
-                }
-                Message::Forget { log } => runner.shard.forget(log),
-                // A caller that gave up has no use for it.
-                Message::Metrics { reply } => drop(reply.send(runner.metrics())),
-                Message::Stop => return,
-            }
-        }
-        runner.step(commands.drain(..));
-        replies.retain(|log, reply| match runner.shard.take_detached(*log) {
-            // A caller that gave up has no use for it.
-            Some(detached) => {
-                drop(reply.send(detached));
-                false
-            }
-            // A log that is not here never will be: dropping the reply answers the caller.
-            None => runner.shard.has(*log),
-        });
-    }
 }
 
 impl LogEntry {
@@ -379,263 +389,5 @@ impl LogEntry {
                 .remedy("leave the options out, or make another log"));
         }
         Ok(())
-    }
-}
-
-/// A handle to one log. Cheap to clone, usable from any thread.
-#[derive(Clone, Debug)]
-pub struct Log {
-    inner: Arc<Inner>,
-    name: String,
-    entry: LogEntry,
-}
-
-impl Log {
-    /// Returns the log's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the marks as last published.
-    #[must_use]
-    pub fn marks(&self) -> Marks {
-        self.entry.shared.marks()
-    }
-
-    /// Returns a watcher that tells when the marks move.
-    #[must_use]
-    pub fn watch(&self) -> Watcher {
-        Watcher::new(&self.entry.shared)
-    }
-
-    /// Returns the error that makes the log refuse appends, if there is one.
-    #[must_use]
-    pub fn failure(&self) -> Option<Error> {
-        self.entry.shared.lock().failure.clone()
-    }
-
-    /// Returns what opening this log found and did.
-    #[must_use]
-    pub fn recovery(&self) -> &LogReport {
-        &self.entry.report
-    }
-
-    /// Returns what the log did since its engine was opened.
-    ///
-    /// *Blocking*: until the shard's next turn.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`].
-    pub fn metrics(&self) -> Result<LogMetrics> {
-        let metrics = self.inner.metrics()?.logs.remove(&self.name);
-        metrics.ok_or_else(|| stopped("ask for the metrics"))
-    }
-
-    /// Appends a batch; its receipt tells when `ack` is met. Waits for room in the queue, drops
-    /// nothing.
-    ///
-    /// *Durability*: what `ack` says, once the receipt says so; nothing before.
-    /// *Blocking*: while the queue is full.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TooLarge`], [`ErrorKind::NotEnoughReplicas`], [`ErrorKind::Closed`],
-    /// [`ErrorKind::Poisoned`], [`ErrorKind::Corrupt`]: nothing was appended. Later errors come
-    /// with the receipt.
-    pub fn append(&self, batch: RecordBatch, ack: Ack) -> Result<Receipt> {
-        self.check(&batch, ack)?;
-        let (command, receipt) = self.append_command(batch, ack);
-        match self.inner.mailbox.push(command, true) {
-            Ok(()) => Ok(receipt),
-            Err(Refused::Full(_) | Refused::Stopped(_)) => Err(stopped("append to a log")),
-        }
-    }
-
-    /// Appends a batch if there is room in the queue now, or gives it back.
-    ///
-    /// # Errors
-    /// As [`append`](Self::append), and [`ErrorKind::WouldBlock`]; the batch comes back in any
-    /// case.
-    ///
-    /// # Panics
-    /// If the queue gives back something else than it was given.
-    pub fn try_append(
-        &self,
-        batch: RecordBatch,
-        ack: Ack,
-    ) -> std::result::Result<Receipt, (RecordBatch, Error)> {
-        if let Err(error) = self.check(&batch, ack) {
-            return Err((batch, error));
-        }
-        let (command, receipt) = self.append_command(batch, ack);
-        let (command, error) = match self.inner.mailbox.push(command, false) {
-            Ok(()) => return Ok(receipt),
-            Err(Refused::Full(command)) => {
-                let error = Error::new(ErrorKind::WouldBlock, "append to log", &self.name);
-                (command, error.detail("its queue is full"))
-            }
-            Err(Refused::Stopped(command)) => (command, stopped("append to a log")),
-        };
-        match command {
-            Command::Append { batch, .. } => Err((batch, error)),
-            other => panic!("{other:?} is not what was sent"),
-        }
-    }
-
-    /// Returns a future that gives room in the queue for one batch of `bytes`, as
-    /// [`RecordBatch::disk_bytes`] counts them; appending with it never blocks. Who asks first is
-    /// served first, blocked threads included.
-    ///
-    /// The future fails with [`ErrorKind::Closed`].
-    pub fn reserve(&self, bytes: usize) -> Reserve {
-        Reserve::new(self.clone(), bytes)
-    }
-
-    pub(crate) fn mailbox(&self) -> &Mailbox {
-        &self.inner.mailbox
-    }
-
-    pub(crate) fn append_admitted(
-        &self,
-        batch: RecordBatch,
-        ack: Ack,
-        bytes: usize,
-    ) -> Result<Receipt> {
-        let (command, receipt) = self.append_command(batch, ack);
-        match self.inner.mailbox.push_admitted(command, bytes) {
-            Ok(()) => Ok(receipt),
-            Err(_) => Err(stopped("append to a log")),
-        }
-    }
-
-    fn append_command(&self, batch: RecordBatch, ack: Ack) -> (Command, Receipt) {
-        let cell = ReceiptCell::new(monotonic_now());
-        let promise = Promise::new(&cell);
-        let receipt = Receipt { cell };
-        let cell = promise;
-        (Command::Append { log: self.entry.index, batch, ack, cell }, receipt)
-    }
-
-    pub(crate) fn check(&self, batch: &RecordBatch, ack: Ack) -> Result<()> {
-        ack.check(1, &self.name)?;
-        let room = self.entry.segment_bytes - highwater_segment::FIRST_BATCH.0;
-        if batch.disk_bytes() > room {
-            return Err(Error::new(ErrorKind::TooLarge, "append to log", &self.name)
-                .detail(format!("a batch of {} bytes; a segment holds {room}", batch.disk_bytes()))
-                .remedy("send smaller batches, or make a log with a larger segment_bytes"));
-        }
-        match self.failure() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    /// Asks for a flush of everything appended before; the receipt's ack tells when it is done.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`].
-    pub fn flush(&self) -> Result<Receipt> {
-        let cell = ReceiptCell::new(monotonic_now());
-        let promise = Promise::new(&cell);
-        let receipt = Receipt { cell };
-        let cell = promise;
-        match self.inner.mailbox.push(Command::Flush { log: self.entry.index, cell }, true) {
-            Ok(()) => Ok(receipt),
-            Err(_) => Err(stopped("flush a log")),
-        }
-    }
-
-    /// Reads from `offset` up to the mark that `isolation` names.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Trimmed`] below the log's start; [`ErrorKind::Io`].
-    pub fn read(&self, offset: Offset, isolation: Isolation) -> Result<Reader<InlineIo>> {
-        let io = self.inner.platform.control_io()?;
-        let entry = &self.entry;
-        let (directory, shared) = (entry.directory.clone(), Arc::clone(&entry.shared));
-        Reader::new(io, directory, shared, entry.log_id, offset, isolation)
-    }
-
-    /// Removes everything from `to` on; a batch that `to` lies in goes whole. Appends queued
-    /// before are written first, later ones wait. Begins a new epoch.
-    ///
-    /// *Durability*: when this returns the removed records will not come back, whatever happens.
-    /// *Blocking*: until that is so.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Trimmed`] below the log's start; the log's failure; [`ErrorKind::Io`].
-    pub fn truncate(&self, to: Offset) -> Result<Marks> {
-        let shared = &self.entry.shared;
-        self.maintain(|control, name, detached| match detached {
-            Some(detached) => control.truncate_log(name, detached, to, shared),
-            None => Err(self.failure().unwrap_or_else(|| stopped("truncate a log"))),
-        })
-    }
-
-    /// Removes everything below `to`: raises the log's start. Segments that lie wholly below go,
-    /// and are used again; the start itself can be any offset. Readers below it get
-    /// [`ErrorKind::Trimmed`]. A `to` below the start changes nothing.
-    ///
-    /// *Durability*: what is removed is flushed first - a trim never moves the start above the
-    /// flushed mark - and the new start is on stable media when this returns.
-    /// *Blocking*: until that is so; appends go on meanwhile.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] above the log's end; the log's failure; [`ErrorKind::Closed`].
-    pub fn trim(&self, to: Offset) -> Result<Marks> {
-        let cell = ReceiptCell::new(monotonic_now());
-        let receipt = Receipt { cell: Arc::clone(&cell) };
-        let cell = Promise::new(&cell);
-        let command = Command::Trim { log: self.entry.index, to, cell };
-        if !self.inner.mailbox.push_control(Message::Command(command)) {
-            return Err(stopped("trim a log"));
-        }
-        receipt.wait().map(|trimmed| trimmed.marks)
-    }
-
-    /// Opens a poisoned log again, as after a crash of the process: recovers, and writes anew what
-    /// a failed flush may have lost.
-    ///
-    /// # Errors
-    /// What opening fails with; the log stays closed then.
-    pub fn reopen(&self) -> Result<Marks> {
-        self.maintain(|control, name, detached| {
-            let rewrite_from = detached.and_then(DetachedLog::rewrite_from);
-            control.open(name, &LogOptions::default(), rewrite_from)
-        })
-    }
-
-    /// Takes the log from its shard, works on it on this thread, and gives it back.
-    fn maintain(
-        &self,
-        work: impl FnOnce(&mut Control<InlineIo>, &str, Option<&DetachedLog>) -> Result<OpenedLog>,
-    ) -> Result<Marks> {
-        let mut guard = lock(&self.inner.control);
-        let Some(control) = guard.as_mut() else { return Err(stopped("maintain a log")) };
-        // A log that an earlier failure left closed is not in the shard.
-        let detached = self.inner.detach(self.entry.index, DetachReason::Maintenance).ok();
-        let worked = work(control, &self.name, detached.as_ref());
-        // After a refused or failed piece of work the log is opened as it is.
-        let (opened, error) = match worked {
-            Ok(opened) => (opened, None),
-            Err(error) => {
-                let options = LogOptions::default();
-                let rewrite_from = detached.as_ref().and_then(DetachedLog::rewrite_from);
-                match control.open(&self.name, &options, rewrite_from) {
-                    Ok(opened) => (opened, Some(error)),
-                    Err(_) => {
-                        self.entry.shared.lock().failure = Some(error.clone());
-                        self.entry.shared.lookout.tell();
-                        self.inner.mailbox.push_control(Message::Forget { log: self.entry.index });
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        let opened = opened.into_shared(&self.entry.shared);
-        let known = lock(&self.inner.logs).get(&self.name).map(|entry| entry.settings);
-        let marks = opened.shared.marks();
-        self.inner.attach(self.entry.index, opened, known.unwrap_or(self.entry.settings))?;
-        error.map_or(Ok(marks), Err)
     }
 }

@@ -18,8 +18,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! * [`Engine`] and [`Log`] - a shard on its own thread, handles for everyone; [`LocalEngine`] -
-//!   the same without a thread.
+//! * [`Engine`] and [`Log`] - a thread for each core, each the only owner of its logs, and handles
+//!   for everyone; [`LocalEngine`] - one such shard without a thread.
 //! * [`Ack`] - what an append waits for; [`Receipt`] - how it tells; [`Marks`] - how far a log is.
 //! * [`FlushPolicy`] - when to flush what nobody waits for.
 //! * [`metrics`] - counters, histograms and the exposure of every log.
@@ -30,15 +30,18 @@
 #![warn(missing_docs)]
 
 mod ack;
+mod buffers;
 mod control;
 mod convert;
 mod core;
+mod device;
 mod doorbell;
 mod engine;
 mod error;
 mod histogram;
 pub mod inspect;
 mod local;
+mod log;
 mod mailbox;
 mod maintenance;
 mod marks;
@@ -46,6 +49,7 @@ pub mod metrics;
 #[cfg(feature = "metrics")]
 mod metrics_export;
 mod names;
+mod number;
 mod opening;
 mod options;
 mod permit;
@@ -54,21 +58,24 @@ mod reader;
 mod receipt;
 mod recover;
 mod report;
+mod room;
 mod shard;
+mod shards;
 mod shared;
 mod tail;
 mod walker;
 mod watch;
 
 pub use ack::{Ack, Flushed, Progress, Written};
-pub use engine::{Engine, Log};
+pub use engine::Engine;
 pub use error::{Error, ErrorKind, Outcome, Result};
 pub use local::{LocalEngine, LocalLog, Ticket};
+pub use log::Log;
 pub use marks::{Isolation, Marks};
 pub use metrics::{EngineMetrics, Exposure, FlushReasons, Histogram, LogMetrics};
 pub use options::{
     BackendChoice, DEFAULT_SEGMENT_BYTES, FlushPolicy, LogOptions, MAX_LOGS, MAX_NAME_BYTES,
-    Options, Preparation,
+    MAX_SHARDS, Options, Preparation, SHARDS_DEFAULT_MAX, ShardId,
 };
 pub use permit::{Permit, Reserve};
 pub use reader::{ReadBatch, Reader};

@@ -15,17 +15,18 @@ use crate::core::{DetachReason, DetachedLog, queued_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::{Isolation, Marks};
 use crate::metrics::EngineMetrics;
+use crate::number::{LogNumber, LogNumbers};
 use crate::opening::{OpenedLog, check_options};
 use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
 use crate::reader::Reader;
 use crate::receipt::{Appended, Promise, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
-use crate::shard::{Command, LogIndex, Runner};
+use crate::shard::{Command, Runner};
 use crate::shared::LogShared;
 
 /// A log of one [`LocalEngine`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LocalLog(LogIndex);
+pub struct LocalLog(LogNumber);
 
 /// The end of an append to come, of one [`LocalEngine`]. Dropping it cancels nothing.
 #[derive(Clone, Debug)]
@@ -55,6 +56,7 @@ pub struct LocalEngine<P: Platform> {
     control: Control<P::ControlIo>,
     runner: Runner<P::ShardIo>,
     logs: BTreeMap<String, Entry>,
+    numbers: LogNumbers,
     recovery: RecoveryReport,
     queued_bytes: usize,
     queue_bytes_max: usize,
@@ -78,7 +80,8 @@ impl<P: Platform> LocalEngine<P> {
     pub fn open(platform: P, options: &Options) -> Result<Self> {
         options.validate()?;
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
-        let mut runner = Runner::new(platform.shard_io()?, options.tail_cache_bytes);
+        let io = platform.shard_io()?;
+        let mut runner = Runner::new(io, options.tail_cache_bytes, control.device());
         runner.lock(&options.directory)?;
         control.lock_root()?;
         let (opened, recovery) = control.open_all()?;
@@ -87,6 +90,7 @@ impl<P: Platform> LocalEngine<P> {
             control,
             runner,
             logs: BTreeMap::new(),
+            numbers: LogNumbers::default(),
             recovery,
             queued_bytes: 0,
             queue_bytes_max: options.queue_bytes,
@@ -98,7 +102,7 @@ impl<P: Platform> LocalEngine<P> {
     }
 
     fn attach_new(&mut self, opened: OpenedLog, settings: LogSettings) -> LocalLog {
-        let log = LocalLog(LogIndex::try_from(self.logs.len()).unwrap_or(LogIndex::MAX));
+        let log = LocalLog(self.numbers.take());
         let entry = Entry {
             log,
             shared: Arc::clone(&opened.shared),
@@ -117,7 +121,8 @@ impl<P: Platform> LocalEngine<P> {
     }
 
     fn take_released(&mut self) {
-        self.queued_bytes -= std::mem::take(&mut self.runner.shard.released_bytes);
+        let released = self.runner.shard.released.drain();
+        self.queued_bytes -= released.map(|(_, bytes)| bytes).sum::<usize>();
     }
 
     /// Returns what opening found and did, log by log.

@@ -2,6 +2,7 @@
 //!
 //! It is bounded in batches and in bytes. Who finds no room waits in line and is woken when its
 //! turn has come and there is room for it, not before; threads and tasks stand in the same line.
+//! Who waits for a log that holds its share of the room lets those behind it pass.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
@@ -13,20 +14,22 @@ use highwater_io::Waker;
 use crate::core::{DetachReason, DetachedLog, queued_bytes};
 use crate::doorbell::Doorbell;
 use crate::metrics::EngineMetrics;
-use crate::shard::{Command, LogIndex};
+use crate::number::LogNumber;
+use crate::room::{Fit, Released, Room};
+use crate::shard::Command;
 
 /// What travels to the shard thread.
 #[derive(Debug)]
 pub(crate) enum Message {
     Command(Command),
     Detach {
-        log: LogIndex,
+        log: LogNumber,
         reason: DetachReason,
         reply: SyncSender<DetachedLog>,
     },
     /// A detached log does not come back.
     Forget {
-        log: LogIndex,
+        log: LogNumber,
     },
     /// Asks for what was counted so far.
     Metrics {
@@ -35,17 +38,63 @@ pub(crate) enum Message {
     Stop,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     messages: VecDeque<Message>,
     /// How many of `messages` have a place: all but the controls.
     queued: usize,
-    /// Places taken: by what is queued, and by permits.
-    places: usize,
-    /// Bytes of permits, of batches in the queue and, not yet copied, in the shard.
-    bytes: usize,
+    /// Places taken by what is queued, and by permits; bytes of permits, of batches in the queue
+    /// and, not yet copied, in the shard.
+    room: Room,
     line: VecDeque<Arc<InLine>>,
     stopped: bool,
+}
+
+impl State {
+    /// Takes room if there is some and nobody in line could have it.
+    fn take_room(&mut self, log: LogNumber, bytes: usize) -> bool {
+        let passes = |other: &Arc<InLine>| {
+            other.log != log && self.room.fit(other.log, other.bytes) == Fit::ShareTaken
+        };
+        let taken = self.line.iter().all(passes) && self.room.fit(log, bytes) == Fit::Fits;
+        if taken {
+            self.room.take(log, bytes);
+        }
+        taken
+    }
+
+    fn stand_in_line(&mut self, log: LogNumber, bytes: usize) -> Arc<InLine> {
+        let standing = Mutex::default();
+        let place = Arc::new(InLine { log, bytes, standing, changed: Condvar::new() });
+        self.line.push_back(Arc::clone(&place));
+        place
+    }
+
+    /// Admits who stands in line, in order, as far as there is room; they are told without the
+    /// lock. Who waits for a log that holds its share keeps the others of that log back, nobody
+    /// else.
+    fn admit(&mut self) -> Vec<Arc<InLine>> {
+        let mut admitted = Vec::new();
+        let mut held_back: Vec<LogNumber> = Vec::new();
+        let mut index = 0;
+        while let Some(next) = self.line.get(index) {
+            let (log, bytes) = (next.log, next.bytes);
+            let fit = self.room.fit(log, bytes);
+            match fit {
+                _ if held_back.contains(&log) => index += 1,
+                Fit::Fits => {
+                    self.room.take(log, bytes);
+                    admitted.extend(self.line.remove(index));
+                }
+                Fit::ShareTaken => {
+                    held_back.push(log);
+                    index += 1;
+                }
+                Fit::Full => break,
+            }
+        }
+        admitted
+    }
 }
 
 /// Why a message was not taken.
@@ -68,6 +117,7 @@ enum Standing {
 /// One who waits for room.
 #[derive(Debug)]
 pub(crate) struct InLine {
+    log: LogNumber,
     bytes: usize,
     standing: Mutex<(Standing, Option<TaskWaker>)>,
     changed: Condvar,
@@ -118,19 +168,18 @@ pub(crate) struct Mailbox {
     state: Mutex<State>,
     bell: Doorbell,
     waker: OnceLock<Waker>,
-    batches_max: usize,
-    bytes_max: usize,
 }
 
 impl Mailbox {
     pub(crate) fn new(batches_max: usize, bytes_max: usize) -> Self {
-        Mailbox {
-            state: Mutex::default(),
-            bell: Doorbell::new(),
-            waker: OnceLock::new(),
-            batches_max,
-            bytes_max,
-        }
+        let state = State {
+            messages: VecDeque::new(),
+            queued: 0,
+            room: Room::new(batches_max, bytes_max),
+            line: VecDeque::new(),
+            stopped: false,
+        };
+        Mailbox { state: Mutex::new(state), bell: Doorbell::new(), waker: OnceLock::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,34 +192,18 @@ impl Mailbox {
         assert!(self.waker.set(waker).is_ok(), "one shard, one waker");
     }
 
-    /// Takes room for so many bytes if there is some and nobody stands in line for it.
-    fn take_room(&self, state: &mut State, bytes: usize) -> bool {
-        let taken = state.line.is_empty() && self.has_room(state, bytes);
-        if taken {
-            state.places += 1;
-            state.bytes += bytes;
-        }
-        taken
-    }
-
-    fn has_room(&self, state: &State, bytes: usize) -> bool {
-        // A batch larger than the whole budget goes alone.
-        let fits = state.bytes == 0 || state.bytes + bytes <= self.bytes_max;
-        state.places < self.batches_max && fits
-    }
-
     /// Queues a command; with `wait` until there is room.
     pub(crate) fn push(&self, command: Command, wait: bool) -> Result<(), Refused> {
-        let bytes = bytes_of(&command);
+        let (log, bytes) = room_of(&command);
         let mut state = self.lock();
         if state.stopped {
             return Err(Refused::Stopped(command));
         }
-        if !self.take_room(&mut state, bytes) {
+        if !state.take_room(log, bytes) {
             if !wait {
                 return Err(Refused::Full(command));
             }
-            let place = stand_in_line(&mut state, bytes);
+            let place = state.stand_in_line(log, bytes);
             drop(state);
             if place.wait() == Standing::Refused {
                 return Err(Refused::Stopped(command));
@@ -186,7 +219,8 @@ impl Mailbox {
 
     /// Queues a command that has its room: `bytes` of it, of which it may use fewer.
     pub(crate) fn push_admitted(&self, command: Command, bytes: usize) -> Result<(), Refused> {
-        let spare = bytes.checked_sub(bytes_of(&command));
+        let (log, used) = room_of(&command);
+        let spare = bytes.checked_sub(used);
         let Some(spare) = spare else { panic!("a permit holds what is sent with it") };
         let mut state = self.lock();
         if state.stopped {
@@ -194,8 +228,8 @@ impl Mailbox {
         }
         state.messages.push_back(Message::Command(command));
         state.queued += 1;
-        state.bytes -= spare;
-        let admitted = if spare > 0 { self.admit(&mut state) } else { Vec::new() };
+        state.room.give_back_bytes(log, spare);
+        let admitted = if spare > 0 { state.admit() } else { Vec::new() };
         drop(state);
         tell_all(&admitted, Standing::Admitted);
         self.ring();
@@ -203,13 +237,13 @@ impl Mailbox {
     }
 
     /// Takes room, or a place in line for it.
-    pub(crate) fn reserve(&self, bytes: usize) -> Option<Result<(), Arc<InLine>>> {
+    pub(crate) fn reserve(&self, log: LogNumber, bytes: usize) -> Option<Result<(), Arc<InLine>>> {
         let mut state = self.lock();
         if state.stopped {
             return None;
         }
-        let taken = self.take_room(&mut state, bytes);
-        Some(if taken { Ok(()) } else { Err(stand_in_line(&mut state, bytes)) })
+        let taken = state.take_room(log, bytes);
+        Some(if taken { Ok(()) } else { Err(state.stand_in_line(log, bytes)) })
     }
 
     /// Leaves the line, giving back the room if there was some already.
@@ -221,40 +255,27 @@ impl Mailbox {
         let admitted = place.lock().0 == Standing::Admitted;
         if waited {
             // Who stood behind may be smaller.
-            let admitted = self.admit(&mut state);
+            let admitted = state.admit();
             drop(state);
             tell_all(&admitted, Standing::Admitted);
         } else if admitted {
             drop(state);
-            self.give_back(place.bytes);
+            self.give_back(place.log, place.bytes);
         }
     }
 
     /// Gives back the room of a permit that was not used.
-    pub(crate) fn give_back(&self, bytes: usize) {
+    pub(crate) fn give_back(&self, log: LogNumber, bytes: usize) {
         let mut state = self.lock();
-        state.places -= 1;
-        state.bytes -= bytes;
-        let admitted = self.admit(&mut state);
+        state.room.give_back_places(1);
+        state.room.give_back_bytes(log, bytes);
+        let admitted = state.admit();
         drop(state);
         tell_all(&admitted, Standing::Admitted);
     }
 
-    /// Admits who stands first in line, as far as there is room; they are told without the lock.
-    fn admit(&self, state: &mut State) -> Vec<Arc<InLine>> {
-        let mut admitted = Vec::new();
-        while let Some(first) = state.line.front()
-            && self.has_room(state, first.bytes)
-        {
-            state.places += 1;
-            state.bytes += first.bytes;
-            admitted.extend(state.line.pop_front());
-        }
-        admitted
-    }
-
-    /// Queues what is not an append: at most a few at a time, one for each caller that waits for
-    /// its answer. Returns whether the shard still runs.
+    /// Queues what is not an append: at most a few for each log, and one for each caller that
+    /// waits for its answer. Returns whether the shard still runs.
     pub(crate) fn push_control(&self, message: Message) -> bool {
         let mut state = self.lock();
         if state.stopped {
@@ -276,15 +297,17 @@ impl Mailbox {
 
     /// Gives back the bytes of batches that were copied or refused, and moves what is queued to
     /// `into`, which is empty.
-    pub(crate) fn exchange(&self, released: usize, into: &mut VecDeque<Message>) {
+    pub(crate) fn exchange(&self, released: &mut Released, into: &mut VecDeque<Message>) {
         assert!(into.is_empty(), "what was taken before is dealt with");
         let mut state = self.lock();
-        assert!(state.bytes >= released, "no more is released than was taken");
-        state.bytes -= released;
+        let more_room = !released.is_empty() || state.queued > 0;
+        for (log, bytes) in released.drain() {
+            state.room.give_back_bytes(log, bytes);
+        }
         std::mem::swap(&mut state.messages, into);
         let queued = std::mem::take(&mut state.queued);
-        state.places -= queued;
-        let admitted = self.admit(&mut state);
+        state.room.give_back_places(queued);
+        let admitted = if more_room { state.admit() } else { Vec::new() };
         drop(state);
         tell_all(&admitted, Standing::Admitted);
     }
@@ -311,18 +334,13 @@ impl Mailbox {
     }
 }
 
-fn bytes_of(command: &Command) -> usize {
+/// Returns the log that a command takes room for, and how many bytes.
+fn room_of(command: &Command) -> (LogNumber, usize) {
     match command {
-        Command::Append { batch, .. } => queued_bytes(Some(batch)),
-        Command::Flush { .. } => queued_bytes(None),
-        _ => 0,
+        Command::Append { log, batch, .. } => (*log, queued_bytes(Some(batch))),
+        Command::Flush { log, .. } => (*log, queued_bytes(None)),
+        other => panic!("{other:?} is a control, which takes no room"),
     }
-}
-
-fn stand_in_line(state: &mut State, bytes: usize) -> Arc<InLine> {
-    let place = Arc::new(InLine { bytes, standing: Mutex::default(), changed: Condvar::new() });
-    state.line.push_back(Arc::clone(&place));
-    place
 }
 
 fn tell_all(line: &[Arc<InLine>], standing: Standing) {

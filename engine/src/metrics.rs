@@ -176,15 +176,21 @@ impl LogMetrics {
 /// What an engine did since it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineMetrics {
-    /// Which backend serves the shard.
+    /// Which backend serves the shards.
     pub backend: Backend,
-    /// How often the shard looked for work.
+    /// How often the shards looked for work.
     pub turns: u64,
     /// Each log by its name.
     pub logs: BTreeMap<String, LogMetrics>,
 }
 
 impl EngineMetrics {
+    /// Takes in what another shard of the engine has counted.
+    pub(crate) fn merge(&mut self, other: EngineMetrics) {
+        self.turns += other.turns;
+        self.logs.extend(other.logs);
+    }
+
     /// Returns all logs together.
     #[must_use]
     pub fn total(&self) -> LogMetrics {

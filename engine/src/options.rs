@@ -15,6 +15,10 @@ pub const MAX_NAME_BYTES: usize = 249;
 pub const DEFAULT_SEGMENT_BYTES: u64 = 128 << 20;
 /// The most logs of one engine.
 pub const MAX_LOGS: usize = 4096;
+/// The most shards of one engine.
+pub const MAX_SHARDS: usize = 256;
+/// The most shards an engine has without being asked for more.
+pub const SHARDS_DEFAULT_MAX: usize = 16;
 /// How long [`Engine::open`](crate::Engine::open) waits for a lock whose owner was just killed.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(250);
 /// The bytes of batches that one group gathers at the most, but at least one batch.
@@ -29,11 +33,18 @@ pub(crate) const WRITES_IN_FLIGHT: usize = 8;
 pub struct Options {
     /// The directory of the engine; made if it does not exist.
     pub directory: PathBuf,
-    /// Which backend serves the shard.
+    /// Which backend serves the shards.
     pub backend: BackendChoice,
-    /// The most appends waiting in the queue to the shard.
+    /// How many shards - threads that write logs - there are, 1 to [`MAX_SHARDS`]; `None`: one for
+    /// each core this process may run on, at most [`SHARDS_DEFAULT_MAX`]. A
+    /// [`LocalEngine`](crate::LocalEngine) is one shard, the caller's thread.
+    pub shards: Option<usize>,
+    /// Whether each shard keeps to one core, if there are as many as shards.
+    pub pin_shards: bool,
+    /// The most appends waiting in the queue to one shard.
     pub queue_batches: usize,
-    /// The most bytes of appends waiting in the queue and in the shard.
+    /// The most bytes of appends waiting in the queue to one shard and in the shard. One log holds
+    /// three quarters of it at the most.
     pub queue_bytes: usize,
     /// The most bytes of what was just written that a shard keeps in memory for readers of this
     /// process; nothing is kept for a log that nobody reads.
@@ -46,6 +57,8 @@ impl Options {
         Options {
             directory: directory.into(),
             backend: BackendChoice::Auto,
+            shards: None,
+            pin_shards: true,
             queue_batches: 1024,
             queue_bytes: 64 << 20,
             tail_cache_bytes: 64 << 20,
@@ -57,6 +70,9 @@ impl Options {
         let error = |option: &str, why: &str| {
             Err(Error::new(ErrorKind::Config, "use option", option).detail(why))
         };
+        if self.shards.is_some_and(|shards| !(1..=MAX_SHARDS).contains(&shards)) {
+            return error("shards", "it must be between 1 and 256");
+        }
         if !(1..=1 << 20).contains(&self.queue_batches) {
             return error("queue_batches", "it must be between 1 and 1048576");
         }
@@ -67,6 +83,16 @@ impl Options {
             return error("tail_cache_bytes", "it must be at most 4 GiB");
         }
         Ok(())
+    }
+}
+
+/// Which shard of an engine, numbered from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+impl std::fmt::Display for ShardId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
     }
 }
 
@@ -126,6 +152,9 @@ pub struct LogOptions {
     pub retention: Option<Duration>,
     /// When segments are written ahead of their use; not persisted.
     pub prepare: Preparation,
+    /// The shard that shall own the log, chosen where the log is first asked for; `None`: by its
+    /// name. Not persisted.
+    pub shard: Option<ShardId>,
 }
 
 /// When the space of a segment is written before it is used. Writing over written blocks costs a

@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use highwater_segment::RecordBatch;
 
 use crate::ack::Ack;
-use crate::engine::{Log, stopped};
+use crate::engine::stopped;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
 use crate::mailbox::InLine;
 use crate::receipt::Receipt;
 
@@ -34,7 +35,7 @@ impl Future for Reserve {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let permit = |this: &Self| Permit { log: Some(this.log.clone()), bytes: this.bytes };
         if self.place.is_none() {
-            match self.log.mailbox().reserve(self.bytes) {
+            match self.log.mailbox().reserve(self.log.number(), self.bytes) {
                 None => return Poll::Ready(Err(stopped("reserve room"))),
                 Some(Ok(())) => return Poll::Ready(Ok(permit(&self))),
                 Some(Err(place)) => self.place = Some(place),
@@ -107,7 +108,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(log) = self.log.take() {
-            log.mailbox().give_back(self.bytes);
+            log.mailbox().give_back(log.number(), self.bytes);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`Shard::step`] is the state machine: commands and completions in, operations out. [`Runner`]
 //! joins it with an [`Io`]; the simulator drives the very same two.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +14,17 @@ use highwater_io::{
 use highwater_segment::{Offset, RecordBatch};
 
 use crate::ack::Ack;
-use crate::core::{DetachReason, DetachedLog, LogCore, Pending, Turn};
+use crate::buffers::Buffers;
+use crate::control::is_failed_write;
+use crate::core::{DetachReason, DetachedLog, LogCore, Pending, Turn, queued_bytes};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::metrics::{Counters, EngineMetrics};
+use crate::number::LogNumber;
 use crate::opening::OpenedLog;
 use crate::options::{LOCK_WAIT, LogSettings, MAX_LOGS};
 use crate::receipt::Promise;
+use crate::room::Released;
 use crate::tail::TailBudget;
 
 /// How long between two attempts for a lock.
@@ -32,73 +37,107 @@ const SLOW_ALONE_MAX: u32 = 4;
 /// For how long they are left to the kernel then.
 const ALONE_PAUSE: Duration = Duration::from_millis(100);
 
-/// A log's place in its shard.
-pub(crate) type LogIndex = u16;
-
 /// What a handle asks of a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     Append {
-        log: LogIndex,
+        log: LogNumber,
         batch: RecordBatch,
         ack: Ack,
         cell: Promise,
     },
     /// Flush what was appended before; the cell's ack tells when.
     Flush {
-        log: LogIndex,
+        log: LogNumber,
         cell: Promise,
     },
     /// Take over an opened log.
     Attach {
-        log: LogIndex,
+        log: LogNumber,
         opened: Box<OpenedLog>,
         settings: LogSettings,
     },
     /// Change what is not persisted of a log's options.
     SetSettings {
-        log: LogIndex,
+        log: LogNumber,
         settings: LogSettings,
     },
     /// Raise the log's start; the cell's ack tells when that is durable.
     Trim {
-        log: LogIndex,
+        log: LogNumber,
         to: Offset,
         cell: Promise,
     },
     /// Give a log away, flushed and closed; [`Shard::take_detached`] has it then.
     Detach {
-        log: LogIndex,
+        log: LogNumber,
         reason: DetachReason,
     },
 }
 
-/// The logs of one thread.
+/// A place for a log in its shard.
+#[derive(Debug, Default)]
+struct Slot {
+    log: Option<Box<LogCore>>,
+    /// It stands in `touched`.
+    is_touched: bool,
+    /// It stands in `handing`.
+    is_handing: bool,
+    /// What stands in `deadlines` for it.
+    deadline: Option<Monotonic>,
+}
+
+/// The logs of one thread. A turn costs what it touches, not what there is: of hundreds of logs
+/// only those are pumped that something happened to.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    logs: BTreeMap<LogIndex, LogCore>,
+    /// By the slot of the log's number.
+    slots: Vec<Slot>,
+    /// How many logs there are.
+    owned: usize,
+    /// Slots of logs that something happened to since they were pumped.
+    touched: Vec<u16>,
+    /// Slots that were pumped by the last step.
+    pumped: Vec<u16>,
+    /// Slots of logs whose operations are still to be handed to the kernel.
+    handing: Vec<u16>,
+    deadlines: BTreeSet<(Monotonic, u16)>,
     /// Appends for logs that are away for maintenance wait in here, bounded by the queue's bytes.
-    waiting: BTreeMap<LogIndex, VecDeque<Pending>>,
-    detached: BTreeMap<LogIndex, DetachedLog>,
-    /// What was counted of logs that are away.
-    away: BTreeMap<LogIndex, (String, Counters)>,
+    waiting: BTreeMap<LogNumber, VecDeque<Pending>>,
+    detached: BTreeMap<LogNumber, DetachedLog>,
+    /// What was counted of logs that are away for maintenance.
+    away: BTreeMap<LogNumber, (String, Counters)>,
     turns: u64,
+    in_flight: usize,
     random: SeededRandom,
     tail_budget: Arc<TailBudget>,
-    pub(crate) released_bytes: usize,
+    buffers: Buffers,
+    device: Arc<Device>,
+    /// How many failures of the device this shard has heard of.
+    failures_seen: u64,
+    pub(crate) released: Released,
 }
 
 impl Shard {
-    pub(crate) fn new(seed: u64, tail_cache_bytes: usize) -> Self {
+    pub(crate) fn new(seed: u64, tail_cache_bytes: usize, device: Arc<Device>) -> Self {
         Shard {
-            tail_budget: TailBudget::new(tail_cache_bytes),
-            logs: BTreeMap::new(),
+            slots: Vec::new(),
+            owned: 0,
+            touched: Vec::new(),
+            pumped: Vec::new(),
+            handing: Vec::new(),
+            deadlines: BTreeSet::new(),
             waiting: BTreeMap::new(),
             detached: BTreeMap::new(),
             away: BTreeMap::new(),
             turns: 0,
+            in_flight: 0,
             random: SeededRandom::new(seed),
-            released_bytes: 0,
+            tail_budget: TailBudget::new(tail_cache_bytes),
+            buffers: Buffers::default(),
+            device,
+            failures_seen: 0,
+            released: Released::default(),
         }
     }
 
@@ -111,73 +150,146 @@ impl Shard {
         operations: &mut Vec<(Token, Operation)>,
     ) {
         self.turns += 1;
+        let before = operations.len();
         let mut random = self.random.clone();
-        let mut released_bytes = 0;
+        let mut released = std::mem::take(&mut self.released);
+        let mut buffers = std::mem::take(&mut self.buffers);
         let tail_budget = Arc::clone(&self.tail_budget);
         let mut turn = Turn {
             now,
             wall_clock_ms,
             random: &mut random,
             operations,
-            released_bytes: &mut released_bytes,
+            released: &mut released,
             tail_budget: &tail_budget,
+            buffers: &mut buffers,
         };
+        // Before any completion is believed: another shard may have heard that the device failed.
+        if let Some(error) = self.device.failure_since(&mut self.failures_seen) {
+            self.poison_dirty(&error, &mut turn);
+        }
+        self.in_flight -= completions.len();
         for completion in completions.drain(..) {
             self.complete(completion, &mut turn);
         }
         for command in commands {
             self.command(command, &mut turn);
         }
-        for (index, log) in &mut self.logs {
-            log.pump(&mut turn);
-            if let Some((detached, waiting)) = log.take_detached() {
-                self.detached.insert(*index, detached);
-                self.waiting.insert(*index, waiting);
-                self.away.insert(*index, (log.shared.name.clone(), log.take_counters()));
+        while let Some(&(deadline, slot)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            self.slots[usize::from(slot)].deadline = None;
+            self.touch(slot);
+        }
+        self.pump_touched(&mut turn);
+        self.in_flight += operations.len() - before;
+        self.random = random;
+        self.released = released;
+        self.buffers = buffers;
+    }
+
+    fn touch(&mut self, slot: u16) {
+        let place = &mut self.slots[usize::from(slot)];
+        if !std::mem::replace(&mut place.is_touched, true) {
+            self.touched.push(slot);
+        }
+    }
+
+    fn pump_touched(&mut self, turn: &mut Turn<'_>) {
+        let mut touched = std::mem::take(&mut self.pumped);
+        touched.clear();
+        std::mem::swap(&mut touched, &mut self.touched);
+        for &slot in &touched {
+            let place = &mut self.slots[usize::from(slot)];
+            place.is_touched = false;
+            let Some(log) = &mut place.log else { continue };
+            log.pump(turn);
+            if log.is_handing_over() && !std::mem::replace(&mut place.is_handing, true) {
+                self.handing.push(slot);
+            }
+            let gone = log.take_detached();
+            let deadline = if gone.is_some() { None } else { log.deadline() };
+            if deadline != place.deadline {
+                let before = std::mem::replace(&mut place.deadline, deadline);
+                if let Some(before) = before {
+                    self.deadlines.remove(&(before, slot));
+                }
+                self.deadlines.extend(deadline.map(|deadline| (deadline, slot)));
+            }
+            if let Some((detached, waiting)) = gone
+                && let Some(mut log) = place.log.take()
+            {
+                self.owned -= 1;
+                log.wake_all();
+                let number = log.number();
+                self.detached.insert(number, detached);
+                self.waiting.insert(number, waiting);
+                self.away.insert(number, (log.shared.name.clone(), log.take_counters()));
             }
         }
-        self.logs.retain(|index, _| !self.detached.contains_key(index));
-        self.random = random;
-        self.released_bytes += released_bytes;
+        self.pumped = touched;
+    }
+
+    fn log_mut(&mut self, number: LogNumber) -> Option<&mut LogCore> {
+        let log = self.slots.get_mut(usize::from(number.slot()))?.log.as_mut()?;
+        (log.number() == number).then_some(log)
+    }
+
+    /// As [`log_mut`](Self::log_mut), for something that has happened to the log.
+    fn touch_log(&mut self, number: LogNumber) -> Option<&mut LogCore> {
+        self.log_mut(number)?;
+        self.touch(number.slot());
+        self.log_mut(number)
+    }
+
+    fn logs(&self) -> impl Iterator<Item = &LogCore> {
+        self.slots.iter().filter_map(|place| place.log.as_deref())
+    }
+
+    /// Poisons every log with something unflushed: the device may have dropped it.
+    fn poison_dirty(&mut self, error: &IoError, turn: &mut Turn<'_>) {
+        let numbers: Vec<_> = self.logs().map(LogCore::number).collect();
+        for number in numbers {
+            if let Some(log) = self.touch_log(number) {
+                log.poison_if_dirty(error, turn);
+            }
+        }
     }
 
     /// Notes that all that was submitted so far has just gone to the kernel.
     fn handed_over(&mut self, now: Monotonic) {
-        for log in self.logs.values_mut() {
-            log.handed_over(now);
+        for slot in self.handing.drain(..) {
+            let place = &mut self.slots[usize::from(slot)];
+            place.is_handing = false;
+            if let Some(log) = &mut place.log {
+                log.handed_over(now);
+            }
         }
     }
 
     /// Wakes who was answered by the last step.
     fn wake_all(&mut self) {
-        for log in self.logs.values_mut() {
-            log.wake_all();
+        for slot in &self.pumped {
+            if let Some(log) = &mut self.slots[usize::from(*slot)].log {
+                log.wake_all();
+            }
         }
     }
 
     fn complete(&mut self, completion: Completion, turn: &mut Turn<'_>) {
-        let index = LogIndex::try_from(completion.token.0 >> 48).unwrap_or(LogIndex::MAX);
-        // A durable write or a synced name that fails has used up the one report of the device
-        // just as a flush has.
-        let failed_flush = match &completion.result {
-            Err(error)
-                if error.kind != IoErrorKind::NoSpace
-                    && matches!(error.operation, "flush" | "write" | "sync directory") =>
-            {
-                Some(error.clone())
-            }
-            _ => None,
-        };
-        let Some(log) = self.logs.get_mut(&index) else {
-            panic!("a log with operations in flight stays in its shard")
-        };
+        let failed = completion.result.as_ref().err().filter(|error| is_failed_write(error));
+        let failed = failed.cloned();
+        let slot = u16::try_from(completion.token.0 >> 48).unwrap_or(u16::MAX);
+        let place = self.slots.get_mut(usize::from(slot)).and_then(|place| place.log.as_mut());
+        let Some(log) = place else { panic!("a log with operations in flight stays in its shard") };
         log.complete(completion, turn);
-        if let Some(error) = failed_flush {
+        self.touch(slot);
+        if let Some(error) = failed {
             // All logs of an engine share a file system: the device may have dropped the
-            // unflushed bytes of any of them.
-            for log in self.logs.values_mut() {
-                log.poison_if_dirty(&error, turn);
-            }
+            // unflushed bytes of any of them, of other shards too.
+            self.device.note_failure(&error);
+            self.poison_dirty(&error, turn);
         }
     }
 
@@ -195,58 +307,76 @@ impl Shard {
                 let counters = self.away.remove(&log).map(|(_, counters)| counters);
                 let core =
                     LogCore::attach(log, *opened, settings, waiting, counters.unwrap_or_default());
-                let previous = self.logs.insert(log, core);
-                assert!(previous.is_none() && self.logs.len() <= MAX_LOGS, "one log, one place");
+                let slot = usize::from(log.slot());
+                if slot >= self.slots.len() {
+                    self.slots.resize_with(slot + 1, Slot::default);
+                }
+                let previous = self.slots[slot].log.replace(Box::new(core));
+                self.owned += 1;
+                assert!(previous.is_none() && self.owned <= MAX_LOGS, "one log, one place");
+                self.touch(log.slot());
             }
             Command::SetSettings { log, settings } => {
-                if let Some(log) = self.logs.get_mut(&log) {
+                if let Some(log) = self.touch_log(log) {
                     log.set_settings(settings);
                 }
             }
-            Command::Trim { log, to, cell } => match self.logs.get_mut(&log) {
+            Command::Trim { log, to, cell } => match self.touch_log(log) {
                 Some(log) => log.enqueue_trim(to, cell, turn),
                 None => cell.ack(Err(closed("log"))),
             },
             Command::Detach { log, reason } => {
-                if let Some(log) = self.logs.get_mut(&log) {
+                if let Some(log) = self.touch_log(log) {
                     log.detach(reason);
                 }
             }
         }
     }
 
-    fn enqueue(&mut self, index: LogIndex, pending: Pending, turn: &mut Turn<'_>) {
-        if let Some(log) = self.logs.get_mut(&index) {
+    fn enqueue(&mut self, number: LogNumber, pending: Pending, turn: &mut Turn<'_>) {
+        if let Some(log) = self.touch_log(number) {
             log.enqueue(pending, turn);
-        } else if let Some(waiting) = self.waiting.get_mut(&index) {
+        } else if let Some(waiting) = self.waiting.get_mut(&number) {
             waiting.push_back(pending);
         } else {
-            *turn.released_bytes += crate::core::queued_bytes(pending.batch.as_ref());
+            turn.released.add(number, queued_bytes(pending.batch.as_ref()));
             pending.cell.ack(Err(closed("log")));
         }
     }
 
     /// Refuses what waits for a log that will not come back.
-    pub(crate) fn forget(&mut self, index: LogIndex) {
-        for pending in self.waiting.remove(&index).unwrap_or_default() {
-            self.released_bytes += crate::core::queued_bytes(pending.batch.as_ref());
+    pub(crate) fn forget(&mut self, number: LogNumber) {
+        self.away.remove(&number);
+        for pending in self.waiting.remove(&number).unwrap_or_default() {
+            self.released.add(number, queued_bytes(pending.batch.as_ref()));
             pending.cell.ack(Err(closed("log")));
         }
     }
 
     /// Returns a log that was asked for by [`Command::Detach`], once it is ready.
-    pub(crate) fn take_detached(&mut self, index: LogIndex) -> Option<DetachedLog> {
-        self.detached.remove(&index)
+    pub(crate) fn take_detached(&mut self, number: LogNumber) -> Option<DetachedLog> {
+        self.detached.remove(&number)
     }
 
     /// Returns whether the shard owns the log.
-    pub(crate) fn has(&self, index: LogIndex) -> bool {
-        self.logs.contains_key(&index)
+    pub(crate) fn has(&self, number: LogNumber) -> bool {
+        self.logs_at(number).is_some()
+    }
+
+    fn logs_at(&self, number: LogNumber) -> Option<&LogCore> {
+        let log = self.slots.get(usize::from(number.slot()))?.log.as_deref()?;
+        (log.number() == number).then_some(log)
+    }
+
+    /// Returns whether the shard owns one log and no more.
+    fn has_one_log(&self) -> bool {
+        self.owned == 1
     }
 
     /// Returns what every log did so far.
     fn metrics(&mut self, now: Monotonic, backend: Backend) -> EngineMetrics {
-        let here = self.logs.values_mut().map(|log| log.metrics(now));
+        let here = self.slots.iter_mut().filter_map(|place| place.log.as_mut());
+        let here = here.map(|log| log.metrics(now));
         let away = self.away.values_mut();
         let logs = here.chain(away.map(|(name, counters)| (name.clone(), counters.snapshot(now))));
         EngineMetrics { backend, turns: self.turns, logs: logs.collect() }
@@ -254,18 +384,18 @@ impl Shard {
 
     /// Returns when to step again although nothing happens.
     pub(crate) fn deadline(&self) -> Option<Monotonic> {
-        self.logs.values().filter_map(LogCore::deadline).min()
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.logs.values().any(LogCore::is_busy)
+        self.in_flight > 0
     }
 }
 
 impl Drop for Shard {
     /// Whatever ends the shard, nobody goes on watching its logs.
     fn drop(&mut self) {
-        for log in self.logs.values() {
+        for log in self.logs() {
             log.shared.lookout.end();
         }
     }
@@ -293,11 +423,11 @@ pub(crate) struct Runner<I: Io> {
 }
 
 impl<I: Io> Runner<I> {
-    pub(crate) fn new(mut io: I, tail_cache_bytes: usize) -> Self {
+    pub(crate) fn new(mut io: I, tail_cache_bytes: usize, device: Arc<Device>) -> Self {
         let seed = io.random_u64();
         Runner {
             io,
-            shard: Shard::new(seed, tail_cache_bytes),
+            shard: Shard::new(seed, tail_cache_bytes, device),
             completions: Vec::new(),
             operations: Vec::new(),
             backlog: VecDeque::new(),
@@ -345,10 +475,11 @@ impl<I: Io> Runner<I> {
     /// it: a thread less to wake. Returns whether it did, and then it has ended.
     ///
     /// The thread is blocked meanwhile, which is what group commit does anyway: what comes now
-    /// forms the next group. But not on a device where that takes long: there the hop costs
-    /// nothing, and other logs, and questions to the shard, would wait.
+    /// forms the next group. But not where there are other logs, which would wait too; nor on a
+    /// device where that takes long: there the hop costs nothing, and questions to the shard would
+    /// wait.
     pub(crate) fn run_alone(&mut self) -> bool {
-        if !self.handing_over || !self.io.is_alone() {
+        if !self.handing_over || !self.io.is_alone() || !self.shard.has_one_log() {
             return false;
         }
         let begun = self.io.now();
@@ -371,7 +502,8 @@ impl<I: Io> Runner<I> {
 
     /// Returns whether [`run_alone`](Self::run_alone) would run something.
     pub(crate) fn is_alone(&self) -> bool {
-        self.handing_over && self.io.is_alone() && self.io.now() >= self.not_alone_before
+        let alone = self.handing_over && self.io.is_alone() && self.shard.has_one_log();
+        alone && self.io.now() >= self.not_alone_before
     }
 
     /// Polling hands over what was submitted: all that follows is the kernel's time.

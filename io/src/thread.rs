@@ -31,3 +31,48 @@ pub fn wake_on_time() {
     // waits are only less exact.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack) };
 }
+
+/// Returns the cores that the calling thread may run on, lowest first: its cpu set, not the whole
+/// machine. Empty if the kernel does not say (more than 1024 cores).
+#[must_use]
+pub fn usable_cores() -> Vec<usize> {
+    // SAFETY: a cpu set is plain bits, for which all zeros are the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours, and as long as we say.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    if result != 0 {
+        return Vec::new();
+    }
+    let size = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
+    // SAFETY: the set is initialised, and the core is within its size.
+    (0..size).filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect()
+}
+
+/// Keeps the calling thread on one core from now on. Returns whether the kernel agreed.
+pub fn pin_to(core: usize) -> bool {
+    let size = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
+    if core >= size {
+        return false;
+    }
+    // SAFETY: as above.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours, and the core is within its size.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: the set is initialised, and as long as we say.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_may_run_on_its_core_only() {
+        let cores = usable_cores();
+        let Some(last) = cores.last().copied() else { return };
+        let pinned = spawn("pinned", move || (pin_to(last), usable_cores())).expect("starts");
+        assert_eq!(pinned.join().expect("ends"), (true, vec![last]));
+        assert_eq!(usable_cores(), cores, "the other threads are as free as before");
+        assert!(!pin_to(1 << 20));
+    }
+}

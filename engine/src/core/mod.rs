@@ -29,12 +29,15 @@ use highwater_segment::segment::segment_file_name;
 use highwater_segment::{Epoch, Offset, RecordBatch, Salt};
 
 use crate::ack::{Ack, Progress};
+use crate::buffers::Buffers;
 use crate::error::{Error, ErrorKind};
 use crate::marks::Marks;
 use crate::metrics::{Counters, LogMetrics};
+use crate::number::LogNumber;
 use crate::opening::{ActiveSegment, OpenedLog};
 use crate::options::LogSettings;
 use crate::receipt::Promise;
+use crate::room::Released;
 use crate::shared::{LogShared, SegmentInfo};
 use crate::tail::TailBudget;
 
@@ -57,7 +60,9 @@ pub(crate) struct Turn<'a> {
     /// Of the chunks that this shard keeps for readers.
     pub(crate) tail_budget: &'a Arc<TailBudget>,
     /// Bytes of queued batches that were copied, so that others may be queued.
-    pub(crate) released_bytes: &'a mut usize,
+    pub(crate) released: &'a mut Released,
+    /// What groups are written from.
+    pub(crate) buffers: &'a mut Buffers,
 }
 
 /// An append, or a wish to flush, that has no offset yet.
@@ -185,7 +190,7 @@ struct Place {
 /// One log, owned by one shard.
 #[derive(Debug)]
 pub(crate) struct LogCore {
-    index: u16,
+    number: LogNumber,
     directory: PathBuf,
     settings: LogSettings,
     pub(crate) shared: Arc<LogShared>,
@@ -197,8 +202,6 @@ pub(crate) struct LogCore {
     log_start: Offset,
     next_offset: Offset,
     pending: VecDeque<Pending>,
-    /// A spare buffer or two, so that steady appends allocate nothing.
-    spare_buffers: Vec<AlignedBuffer>,
     tail: Tail,
     /// Reused: the batches of the group that is being formed.
     group: Vec<(Waiter, IndexHint)>,
@@ -232,7 +235,7 @@ impl LogCore {
     /// Returns the log that `opened` describes; its files are opened by the first
     /// [`pump`](Self::pump). Appends in `pending` go first.
     pub(crate) fn attach(
-        index: u16,
+        number: LogNumber,
         opened: OpenedLog,
         settings: LogSettings,
         pending: VecDeque<Pending>,
@@ -243,7 +246,7 @@ impl LogCore {
         counters.restart(opened.end.offset);
         let tail = Tail::new(opened.end.position, opened.tail);
         LogCore {
-            index,
+            number,
             directory: opened.directory,
             settings,
             shared: opened.shared,
@@ -254,7 +257,6 @@ impl LogCore {
             log_start,
             next_offset: opened.end.offset,
             pending,
-            spare_buffers: Vec::new(),
             tail,
             group: Vec::new(),
             files: VecDeque::new(),
@@ -314,8 +316,12 @@ impl LogCore {
     }
 
     fn refuse(&mut self, pending: Pending, error: Error, turn: &mut Turn<'_>) {
-        *turn.released_bytes += queued_bytes(pending.batch.as_ref());
+        turn.released.add(self.number, queued_bytes(pending.batch.as_ref()));
         pending.cell.ack(Err(error));
+    }
+
+    pub(crate) fn number(&self) -> LogNumber {
+        self.number
     }
 
     pub(crate) fn set_settings(&mut self, settings: LogSettings) {
@@ -414,15 +420,16 @@ impl LogCore {
     }
 
     /// Poisons the log because a flush of another log on the same file system failed while this
-    /// one had unflushed bytes: the device may have dropped those too.
+    /// one had unflushed bytes, or names on their way: the device may have dropped those too.
     pub(crate) fn poison_if_dirty(&mut self, error: &IoError, turn: &mut Turn<'_>) {
-        if self.written.mark.offset > self.flushed.mark.offset {
+        let unnamed = self.names_are_changing() || self.trims.names_are_changing();
+        if self.written.mark.offset > self.flushed.mark.offset || unnamed {
             self.poison(error.clone(), turn);
         }
     }
 
     /// Returns whether an operation is in flight.
-    pub(crate) fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         !self.flights.is_empty()
     }
 
@@ -444,7 +451,7 @@ impl LogCore {
     }
 
     fn submit(&mut self, flight: Flight, operation: Operation, turn: &mut Turn<'_>) -> Token {
-        let token = Token(u64::from(self.index) << 48 | self.next_sequence);
+        let token = Token(u64::from(self.number.slot()) << 48 | self.next_sequence);
         self.next_sequence += 1;
         self.handing_over = true;
         assert!(self.next_sequence < 1 << 48, "48 bits of operations outlast the hardware");

@@ -239,7 +239,7 @@ impl LogCore {
         }
     }
 
-    fn names_are_changing(&self) -> bool {
+    pub(super) fn names_are_changing(&self) -> bool {
         self.roll_in_progress() || self.files.iter().any(|file| !file.is_named())
     }
 

@@ -20,10 +20,6 @@ use crate::options::{GROUP_BYTES, WRITES_IN_FLIGHT};
 const RESERVE_STEP_MAX: u64 = 16 << 20;
 /// The least bytes reserved at once, so that small logs stay cheap.
 pub(super) const RESERVE_STEP_MIN: u64 = 64 << 10;
-/// The most spare buffers kept.
-const SPARE_BUFFERS_MAX: usize = WRITES_IN_FLIGHT;
-/// The size of the buffers that are kept: a group, its tail block and its filler.
-const SPARE_BUFFER_BYTES: usize = GROUP_BYTES + 2 * 4096;
 
 /// Where the next batch goes, and the bytes before it in its block: that block is rewritten, with
 /// an identical prefix, when the next group is.
@@ -108,7 +104,7 @@ impl LogCore {
             && !self.waiters.is_full()
         {
             let Some(wish) = self.pending.pop_front() else { return };
-            *turn.released_bytes += queued_bytes(None);
+            turn.released.add(self.number, queued_bytes(None));
             self.count_drained();
             let (base, end) = (self.next_offset, self.next_offset);
             let waiter = Waiter {
@@ -183,7 +179,7 @@ impl LogCore {
         let prefix = self.tail.bytes.len();
         let end = start.plus(plan.bytes);
         let span = to_usize(end.block_end().0 - start.block_start().0);
-        let mut buffer = self.take_buffer(span);
+        let mut buffer = turn.buffers.take(span);
         copy(&mut buffer, 0, &self.tail.bytes);
         let bytes_before = self.written_or_in_flight().bytes;
         let index = self.shared.lock().segments.last().map(|active| Arc::clone(&active.index));
@@ -247,7 +243,7 @@ impl LogCore {
         buffer.get_mut(padding..end).unwrap_or_default().fill(0);
         let base = self.next_offset;
         self.next_offset = base.plus(batch.record_count());
-        *turn.released_bytes += queued_bytes(Some(&batch));
+        turn.released.add(self.number, queued_bytes(Some(&batch)));
         let waiter = Waiter {
             base,
             records: batch.record_count(),
@@ -374,7 +370,7 @@ impl LogCore {
 
     /// Gives the buffers of the oldest `done` writes to the readers, if there are any, and takes
     /// back what is free.
-    fn keep_chunks(&mut self, done: usize, turn: &Turn<'_>) {
+    fn keep_chunks(&mut self, done: usize, turn: &mut Turn<'_>) {
         for write in self.writes.iter_mut().take(done) {
             let place = (write.end.mark.segment, write.start.0, write.length);
             let free = match write.buffer.take() {
@@ -383,11 +379,8 @@ impl LogCore {
                 }
                 free => free,
             };
-            let fits = |buffer: &AlignedBuffer| buffer.len() == SPARE_BUFFER_BYTES;
-            if let Some(buffer) = free.filter(fits)
-                && self.spare_buffers.len() < SPARE_BUFFERS_MAX
-            {
-                self.spare_buffers.push(buffer);
+            if let Some(buffer) = free {
+                turn.buffers.give_back(buffer);
             }
         }
     }
@@ -407,6 +400,11 @@ impl LogCore {
         AckContext { now, flush_at: now, epoch, marks, progress }
     }
 
+    /// Returns whether something was submitted that has not gone to the kernel yet.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handing_over
+    }
+
     /// Notes that all that was submitted so far has just gone to the kernel.
     pub(crate) fn handed_over(&mut self, now: Monotonic) {
         if !std::mem::take(&mut self.handing_over) {
@@ -418,13 +416,6 @@ impl LogCore {
         if let Some(flush) = &mut self.flush {
             flush.submitted_at.get_or_insert(now);
         }
-    }
-
-    fn take_buffer(&mut self, bytes: usize) -> AlignedBuffer {
-        if bytes > SPARE_BUFFER_BYTES {
-            return AlignedBuffer::zeroed(bytes);
-        }
-        self.spare_buffers.pop().unwrap_or_else(|| AlignedBuffer::zeroed(SPARE_BUFFER_BYTES))
     }
 
     // ---------------------------------------------------------------------------------------------

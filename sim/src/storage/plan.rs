@@ -89,6 +89,7 @@ impl Plan {
             retention_bytes: self.retention_bytes,
             retention: None,
             prepare: self.prepare,
+            shard: None,
         }
     }
 }
