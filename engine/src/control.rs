@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use highwater_io::{Blocking, EntryKind, Io, IoError, IoErrorKind};
+use highwater_io::system::SystemPlatform;
+use highwater_io::threads::InlineIo;
+use highwater_io::{Blocking, EntryKind, Io, IoError, IoErrorKind, Platform};
 use highwater_segment::meta::{META_FILE_NAME, Mark};
 
 use crate::device::Device;
@@ -13,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
 use crate::options::{LogOptions, validate_name};
 use crate::report::RecoveryReport;
+
+/// The most logs that are opened beside each other.
+const OPENING_THREADS: usize = 16;
 
 /// An engine's directory and the [`Io`] for work outside the shard.
 #[derive(Debug)]
@@ -117,28 +123,47 @@ impl<I: Io> Control<I> {
         }
     }
 
-    /// Opens every log that is there.
+    /// Opens every log that is there, one after the other.
     pub(crate) fn open_all(&mut self) -> Result<(Vec<OpenedLog>, RecoveryReport)> {
+        let names = self.names_synced()?;
+        let mut results = Vec::new();
+        for name in names {
+            let place = place(&self.root, &name, self.incarnation);
+            let result = open_existing(&mut self.io, &place);
+            if let Some(error) = result.as_ref().err().filter(|error| is_dead(error)) {
+                return Err(error.clone());
+            }
+            results.push((name, result));
+        }
+        Ok(self.report(results))
+    }
+
+    /// Returns the names of the logs there are. They, and those in the pool, are durable: one sync
+    /// for all logs.
+    fn names_synced(&mut self) -> Result<Vec<String>> {
+        self.io.sync_directory(&self.root)?;
+        self.io.sync_directory(&self.root.join(POOL_DIRECTORY))?;
+        log_names(&mut self.io, &self.root)
+    }
+
+    fn report(&mut self, results: Vec<(String, Opening)>) -> (Vec<OpenedLog>, RecoveryReport) {
         let mut report = RecoveryReport::default();
         let mut opened = Vec::new();
-        for name in log_names(&mut self.io, &self.root)? {
-            let never_made = was_never_made(&mut self.io, &self.root.join(&name));
-            let log = match never_made {
-                // A creation cut short; it is made anew when it is asked for.
-                Ok(true) => continue,
-                Ok(false) => self.open(&name, &LogOptions::default(), None),
-                Err(error) => Err(error),
-            };
-            match log {
-                Ok(log) => {
+        for (name, result) in results {
+            match result {
+                Ok(Some(log)) => {
                     report.logs.push(log.report.clone());
                     opened.push(log);
                 }
-                Err(error) if is_dead(&error) => return Err(error),
-                Err(error) => report.failed.push((name, error)),
+                // A creation cut short; it is made anew when it is asked for.
+                Ok(None) => {}
+                Err(error) => {
+                    self.note_failure(&name, &error);
+                    report.failed.push((name, error));
+                }
             }
         }
-        Ok((opened, report))
+        (opened, report)
     }
 
     /// Opens one log, or makes it.
@@ -155,7 +180,8 @@ impl<I: Io> Control<I> {
             _ => {}
         }
         let root = self.root.clone();
-        let place = Place { root: &root, name, incarnation: self.incarnation };
+        let incarnation = self.incarnation;
+        let place = Place { root: &root, name, incarnation, parents_synced: false };
         let rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
         let result = open_log(&mut self.io, &place, options, rewrite_from);
         match (&result, rewrite_from) {
@@ -190,6 +216,94 @@ impl<I: Io> Control<I> {
 pub(crate) fn is_failed_write(error: &IoError) -> bool {
     let writes = matches!(error.operation, "flush" | "write" | "sync directory");
     writes && error.kind != IoErrorKind::NoSpace
+}
+
+/// What opening a log came to; `None`: there is nothing yet.
+type Opening = Result<Option<OpenedLog>>;
+
+fn place<'a>(root: &'a Path, name: &'a str, incarnation: u128) -> Place<'a> {
+    Place { root, name, incarnation, parents_synced: true }
+}
+
+/// Opens a log that is there.
+fn open_existing<I: Io>(io: &mut Blocking<I>, place: &Place<'_>) -> Opening {
+    if was_never_made(io, &place.directory())? {
+        return Ok(None);
+    }
+    open_log(io, place, &LogOptions::default(), None).map(Some)
+}
+
+/// What the threads of one opening share.
+struct Openings {
+    root: PathBuf,
+    incarnation: u128,
+    names: Vec<String>,
+    next: AtomicUsize,
+}
+
+impl Openings {
+    /// Opens logs until none is left.
+    fn work(&self, io: &mut Blocking<InlineIo>) -> Vec<(usize, Opening)> {
+        let mut results = Vec::new();
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(name) = self.names.get(index) else { return results };
+            let place = place(&self.root, name, self.incarnation);
+            results.push((index, open_existing(io, &place)));
+        }
+    }
+}
+
+impl Control<InlineIo> {
+    /// Opens every log that is there, several beside each other: opening is mostly waiting for
+    /// flushes, and a file system makes one of many that wait together.
+    pub(crate) fn open_all_at_once(
+        &mut self,
+        platform: &SystemPlatform,
+    ) -> Result<(Vec<OpenedLog>, RecoveryReport)> {
+        let names = self.names_synced()?;
+        let threads = OPENING_THREADS.min(names.len());
+        let (root, incarnation, next) = (self.root.clone(), self.incarnation, AtomicUsize::new(0));
+        let openings = Arc::new(Openings { root, incarnation, names, next });
+        let mut running = Vec::new();
+        for _ in 1..threads {
+            let (openings, io) = (Arc::clone(&openings), platform.control_io()?);
+            running.push(highwater_io::thread::spawn("highwater-open", move || {
+                let mut io = Blocking::new(io);
+                io.lock(&openings.root)?;
+                Ok(openings.work(&mut io))
+            })?);
+        }
+        let mut results = openings.work(&mut self.io);
+        for thread in running {
+            let worked: Result<_> = match thread.join() {
+                Ok(worked) => worked,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            results.extend(worked?);
+        }
+        results.sort_by_key(|(index, _)| *index);
+        let named = results.into_iter().map(|(index, result)| {
+            let name = openings.names.get(index).cloned();
+            (name.unwrap_or_default(), result)
+        });
+        let mut named: Vec<_> = named.collect();
+        let failed_write = |result: &Opening| {
+            result.as_ref().is_err_and(|error| error.io().is_some_and(is_failed_write))
+        };
+        if named.iter().any(|(_, result)| failed_write(result)) {
+            // The one report of a failing device may have come to a log it does not concern: what
+            // the others were told meanwhile is in doubt. They are opened once more, and what lies
+            // behind their marks is written anew.
+            for (name, result) in &mut named {
+                if !failed_write(result) && !matches!(result, Ok(None)) {
+                    self.suspect.entry(name.clone()).or_default();
+                    *result = self.open(name, &LogOptions::default(), None).map(Some);
+                }
+            }
+        }
+        Ok(self.report(named))
+    }
 }
 
 /// Whether the simulated process died: nothing more can be done, by anyone.

@@ -106,7 +106,7 @@ impl Engine {
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
         let shards = Shards::start(&platform, &options, &control.device())?;
         control.lock_root()?;
-        let (opened, recovery) = control.open_all()?;
+        let (opened, recovery) = control.open_all_at_once(&platform)?;
         let numbers = (0..shards.len()).map(|_| LogNumbers::default()).collect();
         let inner = Inner {
             control: Mutex::new(Some(control)),

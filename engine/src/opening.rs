@@ -89,6 +89,8 @@ pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
     /// This start of the node.
     pub(crate) incarnation: u128,
+    /// The names in the engine's directory and its pool were synced under this lock already.
+    pub(crate) parents_synced: bool,
 }
 
 impl Place<'_> {
@@ -113,8 +115,10 @@ pub(crate) fn open_log<I: Io>(
     // Nothing that a killed process left in caches is believed before it is on stable media: the
     // log's own name, the names in it, log.meta, and (in `recover`) every segment at or above the
     // mark. Otherwise a later power cut takes what this process took for granted.
-    io.sync_directory(place.root)?;
-    io.sync_directory(&place.root.join(POOL_DIRECTORY))?;
+    if !place.parents_synced {
+        io.sync_directory(place.root)?;
+        io.sync_directory(&place.root.join(POOL_DIRECTORY))?;
+    }
     io.sync_directory(&directory)?;
     let mut entries = io.list(&directory)?;
     if names::restore(io, &directory, &entries)? {

@@ -5,6 +5,7 @@ mod local;
 mod metrics;
 mod outside;
 mod room;
+mod shards;
 mod stages;
 mod tail;
 mod trim;
