@@ -128,6 +128,14 @@ impl LogView {
         self.bases.iter().copied().find(|other| *other > base)
     }
 
+    /// Returns whether the log was closed with its end in the segment that `base` begins. Only
+    /// then is that segment known to be whole although nothing in it is flushed: `log.meta` names
+    /// it before it is made, and a kill can fall between the two.
+    pub(crate) fn was_closed_in(&self, base: Offset) -> bool {
+        let mark = self.meta.as_ref().map(|meta| meta.flushed);
+        self.case == MetaCase::M3Clean && mark.is_some_and(|mark| mark.segment == base)
+    }
+
     /// Opens a segment for reading; returns its file and what its header is.
     pub(crate) fn open_segment<I: Io>(
         &self,

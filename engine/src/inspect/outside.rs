@@ -247,7 +247,7 @@ impl<I: Io> OutsideReader<I> {
     fn bad_header(&self, base: Offset, proven: Offset) -> Result<Option<Walk>> {
         let meta = self.view.meta()?;
         let proven = proven.max(meta.flushed.offset);
-        if base >= proven && meta.flushed.segment != base {
+        if base >= proven && !self.view.was_closed_in(base) {
             return Ok(None);
         }
         let until = self.view.successor(base).unwrap_or(proven).max(base.plus(1));

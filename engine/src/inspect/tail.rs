@@ -115,7 +115,7 @@ fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &mut LogView) -> Res
 
 /// A bad header ends the log, unless something in or behind it is proven.
 fn bad_header(view: &LogView, base: Offset, mut tail: Tail) -> Result<Tail> {
-    if tail.proven > base || view.meta()?.flushed.segment == base {
+    if tail.proven > base || view.was_closed_in(base) {
         let range = base..tail.proven.max(base.plus(1));
         let path = view.path(base).display().to_string();
         tail.damage = Some(

@@ -267,7 +267,8 @@ impl Verifier<'_> {
             _ => ("S5", "its header block does not verify"),
         };
         let proven = proven.max(mark.offset);
-        if base < proven || base == mark.segment || fact == HeaderFact::UnknownVersion {
+        let is_lost = base < proven || self.view.was_closed_in(base);
+        if is_lost || fact == HeaderFact::UnknownVersion {
             let until = self.view.successor(base).unwrap_or(proven).max(base.plus(1));
             self.damage(path.to_owned(), 0, base..until, case, what.to_owned());
         } else {

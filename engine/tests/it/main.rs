@@ -9,4 +9,5 @@ mod shards;
 mod stages;
 mod tail;
 mod trim;
+mod unfinished;
 mod watch;
