@@ -209,9 +209,10 @@ impl Engine {
 
     /// Returns what the engine did since it was opened, log by log.
     ///
-    /// *Blocking*: until each shard's next turn.
+    /// *Blocking*: until each shard's next turn, at most for ten seconds.
     ///
     /// # Errors
+    /// [`ErrorKind::Timeout`] while a shard waits for a disk that does not answer;
     /// [`ErrorKind::Closed`].
     pub fn metrics(&self) -> Result<EngineMetrics> {
         self.inner.shards.metrics()

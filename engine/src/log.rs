@@ -72,10 +72,10 @@ impl Log {
 
     /// Returns what the log did since its engine was opened.
     ///
-    /// *Blocking*: until the shard's next turn.
+    /// *Blocking*: until each shard's next turn, at most for ten seconds.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`].
+    /// As [`Engine::metrics`](crate::Engine::metrics).
     pub fn metrics(&self) -> Result<LogMetrics> {
         let metrics = self.inner.shards.metrics()?.logs.remove(&self.name);
         metrics.ok_or_else(|| stopped("ask for the metrics"))
@@ -164,7 +164,7 @@ impl Log {
     fn append_command(&self, batch: RecordBatch, ack: Ack) -> (Command, Receipt) {
         let cell = ReceiptCell::new(monotonic_now());
         let promise = Promise::new(&cell);
-        let receipt = Receipt { cell };
+        let receipt = Receipt::new(cell, &self.entry.shared);
         let cell = promise;
         (Command::Append { log: self.entry.number, batch, ack, cell }, receipt)
     }
@@ -190,7 +190,7 @@ impl Log {
     pub fn flush(&self) -> Result<Receipt> {
         let cell = ReceiptCell::new(monotonic_now());
         let promise = Promise::new(&cell);
-        let receipt = Receipt { cell };
+        let receipt = Receipt::new(cell, &self.entry.shared);
         let cell = promise;
         match self.mailbox().push(Command::Flush { log: self.entry.number, cell }, true) {
             Ok(()) => Ok(receipt),
@@ -237,7 +237,7 @@ impl Log {
     /// [`ErrorKind::Config`] above the log's end; the log's failure; [`ErrorKind::Closed`].
     pub fn trim(&self, to: Offset) -> Result<Marks> {
         let cell = ReceiptCell::new(monotonic_now());
-        let receipt = Receipt { cell: Arc::clone(&cell) };
+        let receipt = Receipt::new(Arc::clone(&cell), &self.entry.shared);
         let cell = Promise::new(&cell);
         let command = Command::Trim { log: self.entry.number, to, cell };
         if !self.mailbox().push_control(Message::Command(command)) {

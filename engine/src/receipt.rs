@@ -12,6 +12,7 @@ use highwater_segment::{Epoch, Offset};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Marks;
+use crate::shared::LogShared;
 
 /// How long an append spent in each stage, one behind the other: their [`total`](Stages::total) is
 /// the whole time from the call to this result. A stage that was not reached is zero.
@@ -236,10 +237,16 @@ impl Drop for Promise {
 #[derive(Debug)]
 #[must_use = "an append is acked only when its receipt says so"]
 pub struct Receipt {
-    pub(crate) cell: Arc<ReceiptCell>,
+    cell: Arc<ReceiptCell>,
+    /// Of the log: for what to say when the wait was too long.
+    shared: Arc<LogShared>,
 }
 
 impl Receipt {
+    pub(crate) fn new(cell: Arc<ReceiptCell>, shared: &Arc<LogShared>) -> Self {
+        Receipt { cell, shared: Arc::clone(shared) }
+    }
+
     /// Waits for the ack.
     ///
     /// *Blocking*: until the ack policy is met or the log fails.
@@ -253,7 +260,8 @@ impl Receipt {
     /// Waits for the ack, at most for `timeout`.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] (outcome unknown; wait again), or as [`wait`](Self::wait).
+    /// [`ErrorKind::Timeout`] (outcome unknown; wait again), saying what the append waits for, or
+    /// as [`wait`](Self::wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Appended> {
         self.wait_for(Some(timeout), |state| state.acked.clone())
     }
@@ -284,17 +292,18 @@ impl Receipt {
         timeout: Option<Duration>,
         pick: impl Fn(&State) -> Option<Result<Appended>>,
     ) -> Result<Appended> {
-        let deadline = timeout.map(|timeout| monotonic_now().plus(timeout));
+        let deadline = timeout.map(|timeout| (monotonic_now().plus(timeout), timeout));
         let mut state = self.cell.lock();
         loop {
             if let Some(result) = pick(&state) {
                 return result;
             }
-            let left = deadline.map(|deadline| deadline.since(monotonic_now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(Error::new(ErrorKind::Timeout, "wait for", "an append")
-                    .detail("the time given is over")
-                    .unknown());
+            let left = deadline.map(|(deadline, _)| deadline.since(monotonic_now()));
+            if let Some((_, given)) = deadline
+                && left.is_some_and(|left| left.is_zero())
+            {
+                drop(state);
+                return Err(too_slow(&self.shared.name, self.shared.marks(), given));
             }
             state.blocked += 1;
             let changed = &self.cell.changed;
@@ -309,6 +318,29 @@ impl Receipt {
     }
 }
 
+/// Returns the error of a wait that ended before the append did: what it is that takes so long.
+fn too_slow(log: &str, marks: Marks, given: Duration) -> Error {
+    let Marks { flushed, written, log_end, .. } = marks;
+    let what = if log_end > written {
+        "a write"
+    } else if written > flushed {
+        "a flush"
+    } else {
+        "its turn: space, or the next segment"
+    };
+    Error::new(ErrorKind::Timeout, "see the end of an append to log", log)
+        .detail(format!(
+            "not acked after {} ms, the log waits for {what} (flushed {flushed}, written \
+             {written}, end {log_end})",
+            given.as_millis()
+        ))
+        .remedy(
+            "the append goes on, wait again; if it stays so, the disk does not answer: look at the \
+             file system (frozen by fsfreeze?) and at dmesg",
+        )
+        .unknown()
+}
+
 impl Future for Receipt {
     type Output = Result<Appended>;
 
@@ -321,5 +353,28 @@ impl Future for Receipt {
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Outcome;
+
+    #[test]
+    fn a_wait_that_is_over_says_what_the_log_waits_for() {
+        let said = |flushed, written, log_end| {
+            let [flushed, written, log_end] = [flushed, written, log_end].map(Offset);
+            let marks = Marks { flushed, written, log_end, ..Marks::default() };
+            let error = too_slow("orders", marks, Duration::from_millis(7));
+            assert_eq!((error.kind(), error.outcome()), (&ErrorKind::Timeout, Outcome::Unknown));
+            error.to_string()
+        };
+        assert!(
+            said(1, 2, 3).contains("log orders: not acked after 7 ms, the log waits for a write")
+        );
+        assert!(said(1, 3, 3).contains("waits for a flush (flushed 1, written 3, end 3)"));
+        assert!(said(3, 3, 3).contains("waits for its turn"));
+        assert!(said(3, 3, 3).contains("wait again"));
     }
 }

@@ -2,9 +2,10 @@
 //! enough, a core of its own.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use highwater_io::system::SystemPlatform;
 use highwater_io::thread::{pin_to, spawn, usable_cores};
@@ -12,11 +13,15 @@ use highwater_io::{Backend, Io, Platform, Wait};
 
 use crate::device::Device;
 use crate::engine::{lock, stopped};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::mailbox::{Mailbox, Message};
 use crate::metrics::EngineMetrics;
 use crate::options::{Options, SHARDS_DEFAULT_MAX, ShardId};
 use crate::shard::{Command, Runner};
+
+/// How long a shard may take to tell its figures: it may be inside a durable write that it runs by
+/// itself, and a frozen file system keeps it there.
+const METRICS_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Shard {
@@ -88,7 +93,14 @@ impl Shards {
         let answers: Vec<_> = self.0.iter().map(ask).collect::<Result<_>>()?;
         let mut all: Option<EngineMetrics> = None;
         for answer in answers {
-            let metrics = answer.recv().map_err(|_| stopped("ask for the metrics"))?;
+            let metrics = answer.recv_timeout(METRICS_WAIT).map_err(|error| match error {
+                RecvTimeoutError::Timeout => {
+                    Error::new(ErrorKind::Timeout, "ask for the metrics", "of this engine")
+                        .detail("a shard of it waits for a disk that does not answer")
+                        .remedy("look at the file system (frozen by fsfreeze?) and at dmesg")
+                }
+                RecvTimeoutError::Disconnected => stopped("ask for the metrics"),
+            })?;
             match &mut all {
                 Some(all) => all.merge(metrics),
                 None => all = Some(metrics),
