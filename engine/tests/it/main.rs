@@ -1,6 +1,7 @@
 //! The engine through its public API, on real files.
 
 mod basics;
+mod gone;
 mod local;
 mod metrics;
 mod outside;
