@@ -111,6 +111,15 @@ impl<I: Io> Control<I> {
             Err(error) if error.kind != IoErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
         }
+        // A read-only file system says "already exists" and "synced" as well, but lets nobody remove
+        // even what is not there.
+        match self.io.remove(&self.root.join(POOL_DIRECTORY).join("writable")) {
+            Err(error) if error.kind != IoErrorKind::NotFound => {
+                let (operation, path) = ("write to directory", self.root.clone());
+                return Err(IoError { operation, path, ..error }.into());
+            }
+            _ => {}
+        }
         self.io.sync_directory(&self.root)?;
         let parent = match self.root.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
