@@ -27,6 +27,7 @@ mod command;
 pub mod damage;
 pub mod device;
 pub mod error;
+pub mod faults;
 pub mod full;
 mod fuse;
 mod harm;

@@ -14,7 +14,7 @@ use highwater_crash::mount::FileSystem;
 use highwater_crash::power_cut::{Plan, Summary, run};
 use highwater_crash::sweep::sweep;
 use highwater_crash::workload::Failure;
-use highwater_crash::{full, kill, real_input};
+use highwater_crash::{faults, full, kill, real_input};
 
 /// Findings printed one by one.
 const SHOWN_MAX: usize = 10;
@@ -42,6 +42,11 @@ enum Subject {
     RealInput(RealInput),
     /// Fill a disk: clear errors, nothing acked lost, and on again when there is space.
     Full(Full),
+    /// Make the system around a node fail in every way we know, and look what it says and keeps.
+    ///
+    /// Ends with 0 if everything was as it must be; what this machine cannot make is skipped, and
+    /// said so.
+    Faults(Faults),
     /// Unmount and detach what earlier runs that were killed left behind.
     Sweep,
 }
@@ -114,6 +119,40 @@ struct Full {
     program: Program,
 }
 
+#[derive(Debug, Args)]
+struct Faults {
+    /// Only this case.
+    #[arg(long, value_name = "NAME")]
+    case: Option<String>,
+    /// What the engine writes with.
+    #[arg(long, value_enum, default_value = "both")]
+    backend: Backends,
+    /// The `highwater` binary [default: the one beside this program].
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+}
+
+/// What the engine writes with, one after the other.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Backends {
+    /// `io_uring`.
+    Uring,
+    /// System calls on worker threads.
+    Threads,
+    /// The one and then the other.
+    Both,
+}
+
+impl From<Backends> for Vec<BackendChoice> {
+    fn from(backends: Backends) -> Self {
+        match backends {
+            Backends::Uring => vec![BackendChoice::Uring],
+            Backends::Threads => vec![BackendChoice::Threads],
+            Backends::Both => vec![BackendChoice::Uring, BackendChoice::Threads],
+        }
+    }
+}
+
 /// The binary under test.
 #[derive(Debug, Args)]
 struct Program {
@@ -170,6 +209,7 @@ fn main() -> ExitCode {
         Subject::Damage(options) => told(damage(&options)),
         Subject::RealInput(options) => told(real_input(&options)),
         Subject::Full(options) => told(full(&options)),
+        Subject::Faults(options) => told(faults(options)),
         Subject::Sweep => told(sweep().map_err(Failure::from).map(|swept| {
             println!("sweep: cleaned up after {} earlier runs", swept.len());
         })),
@@ -239,6 +279,14 @@ fn full(options: &Full) -> Result<(), Failure> {
     let file_system = options.file_system.into();
     println!("{}", full::run(&full::Plan { file_system, binary, backend })?);
     Ok(())
+}
+
+fn faults(options: Faults) -> Result<(), Failure> {
+    let binary = Binary::find(options.binary.as_deref())?;
+    let plan = faults::Plan { case: options.case, backends: options.backend.into(), binary };
+    let summary = faults::run(&plan, |line| println!("{line}"))?;
+    println!("{summary}");
+    if summary.failed == 0 { Ok(()) } else { Err("not as it must be".into()) }
 }
 
 fn power_cut(options: &PowerCut) -> Result<ExitCode, RigError> {

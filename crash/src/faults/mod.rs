@@ -1,0 +1,190 @@
+//! Faults of the system around one node, on real file systems: what it says, and what is left.
+//!
+//! Every case is a name in [`CASES`]. It makes its fault, looks at what appenders and readers are
+//! told meanwhile, ends the fault, and checks that nothing acknowledged is gone. `docs/durability.md`
+//! says in a table what each of them found.
+
+mod frozen;
+mod full;
+mod ground;
+mod read_only;
+mod writers;
+
+use std::fmt;
+
+use highwater::BackendChoice;
+
+use crate::binary::Binary;
+use crate::error::RigError;
+use crate::workload::Failure;
+
+/// What a case did and found, a sentence each.
+pub(crate) type Found = Vec<String>;
+
+/// What a case works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    /// The `highwater` binary.
+    pub(crate) binary: Binary,
+    /// What engines write with.
+    pub(crate) backend: BackendChoice,
+}
+
+/// How often a case is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backends {
+    /// Once for each backend that was asked for.
+    Each,
+}
+
+/// One fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Its name, for `--case`.
+    pub name: &'static str,
+    /// The fault, in a few words.
+    pub fault: &'static str,
+    backends: Backends,
+    run: fn(&Site) -> Result<Found, Failure>,
+}
+
+/// Every case.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "frozen-ext4",
+        fault: "the file system is frozen (ext4)",
+        backends: Backends::Each,
+        run: frozen::ext4,
+    },
+    Case {
+        name: "frozen-xfs",
+        fault: "the file system is frozen (XFS)",
+        backends: Backends::Each,
+        run: frozen::xfs,
+    },
+    Case {
+        name: "full-ext4",
+        fault: "the file system is full (ext4)",
+        backends: Backends::Each,
+        run: full::ext4,
+    },
+    Case {
+        name: "full-xfs",
+        fault: "the file system is full (XFS)",
+        backends: Backends::Each,
+        run: full::xfs,
+    },
+    Case {
+        name: "aborted-ext4",
+        fault: "the file system meets an error of its own and becomes read-only (ext4)",
+        backends: Backends::Each,
+        run: read_only::ext4_abort,
+    },
+    Case {
+        name: "shut-down-xfs",
+        fault: "the file system shuts down (XFS)",
+        backends: Backends::Each,
+        run: read_only::xfs_shut_down,
+    },
+    Case {
+        name: "read-only",
+        fault: "the file system is mounted read-only",
+        backends: Backends::Each,
+        run: read_only::mounted,
+    },
+    Case {
+        name: "two-writers",
+        fault: "two processes write to one directory",
+        backends: Backends::Each,
+        run: writers::two,
+    },
+    Case {
+        name: "killed-in-flight",
+        fault: "the writer is killed while the kernel still writes for it",
+        backends: Backends::Each,
+        run: writers::killed_in_flight,
+    },
+];
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Only the case of this name.
+    pub case: Option<String>,
+    /// The backends, one after the other.
+    pub backends: Vec<BackendChoice>,
+    /// The binary.
+    pub binary: Binary,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Cases run, each backend counted.
+    pub runs: usize,
+    /// Of them those that were not as they must be.
+    pub failed: usize,
+    /// Cases that this machine cannot make.
+    pub skipped: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { runs, failed, skipped } = self;
+        write!(f, "faults: runs {runs}, failed {failed}, skipped {skipped}")
+    }
+}
+
+/// Runs the cases of `plan`, telling `tell` what each did and found.
+///
+/// # Errors
+/// If there is no case of the name that was asked for.
+pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Summary, Failure> {
+    let asked = |case: &&Case| plan.case.as_ref().is_none_or(|name| name == case.name);
+    let cases: Vec<&Case> = CASES.iter().filter(asked).collect();
+    if cases.is_empty() {
+        let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+        return Err(format!("there is no such case; there are {}", names.join(", ")).into());
+    }
+    let mut summary = Summary::default();
+    for case in cases {
+        for backend in case.backends.of(plan) {
+            let site = Site { binary: plan.binary.clone(), backend };
+            let what = format!("{} {}", case.name, name_of(backend));
+            tell(&format!("{what}: {}", case.fault));
+            match (case.run)(&site) {
+                Ok(found) => {
+                    summary.runs += 1;
+                    found.iter().for_each(|line| tell(&format!("{what}:   {line}")));
+                }
+                Err(failure) => {
+                    if let Some(RigError::Missing(why)) = failure.downcast_ref() {
+                        summary.skipped += 1;
+                        tell(&format!("{what}: SKIPPED: {why}"));
+                    } else {
+                        summary.runs += 1;
+                        summary.failed += 1;
+                        tell(&format!("{what}: FAILED: {failure}"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(summary)
+}
+
+impl Backends {
+    fn of(self, plan: &Plan) -> Vec<BackendChoice> {
+        match self {
+            Backends::Each => plan.backends.clone(),
+        }
+    }
+}
+
+fn name_of(backend: BackendChoice) -> &'static str {
+    match backend {
+        BackendChoice::Auto => "auto",
+        BackendChoice::Uring => "uring",
+        BackendChoice::Threads => "threads",
+    }
+}
