@@ -15,13 +15,14 @@ pub struct Coverage {
 pub const SEEDS_FOR_COVERAGE: u64 = 500;
 
 /// Events that a long run has to meet, beside the case labels.
-const REQUIRED: [&str; 44] = [
+const REQUIRED: [&str; 47] = [
     "append",
     "ack",
     "append refused: Full",
     "append refused: Poisoned",
     "clean close",
     "close with I/O error or crash",
+    "crash in a lone write",
     "crash in close",
     "crash in open",
     "crash in reopen",
@@ -38,6 +39,8 @@ const REQUIRED: [&str; 44] = [
     "late landing",
     "life without an append",
     "log created",
+    "lone write",
+    "lone write never begun",
     "nothing survives",
     "everything survives",
     "something survives",

@@ -82,6 +82,14 @@ impl Io for SimIo {
         enter(&self.machine).poll(self.io, wait, completions);
     }
 
+    fn is_alone(&self) -> bool {
+        enter(&self.machine).is_alone(self.io)
+    }
+
+    fn run_alone(&mut self, completions: &mut Vec<Completion>) {
+        enter(&self.machine).run_alone(self.io, completions);
+    }
+
     fn in_flight(&self) -> usize {
         enter(&self.machine).in_flight(self.io)
     }

@@ -51,6 +51,8 @@ pub(super) struct IoState {
     pub(super) outstanding: BTreeMap<u64, Outstanding>,
     /// Ended, in this order, and not yet reported.
     ready: VecDeque<u64>,
+    /// A lone durable write that was submitted and not begun yet.
+    pub(super) alone: Option<Flight>,
     woken: Arc<AtomicBool>,
     random: SeededRandom,
     empty_polls: u64,
@@ -117,6 +119,7 @@ impl Machine {
             next_file: 3,
             outstanding: BTreeMap::new(),
             ready: VecDeque::new(),
+            alone: None,
             woken: Arc::new(AtomicBool::new(false)),
             random,
             empty_polls: 0,
@@ -159,6 +162,9 @@ impl Machine {
         for state in self.ios.values_mut().filter(|state| state.life == life) {
             state.dead = true;
             state.ready.clear();
+            // Nobody but its process knew of it.
+            let never_begun = state.alone.take().is_some();
+            self.core.trace.count("lone write never begun", u64::from(never_begun));
             for file in std::mem::take(&mut state.files).into_values() {
                 if let Some(file) = self.core.tree.file_mut(file.node) {
                     file.handles = file.handles.saturating_sub(1);
@@ -283,6 +289,7 @@ impl Machine {
             self.io(io).after_death += waited.max(cost);
             return self.report(io, completions);
         }
+        self.begin_alone(io);
         let woken = Arc::clone(&self.io(io).woken);
         let cost = self.core.now.plus(self.core.profile.poll_cost);
         let deadline = match wait {
@@ -311,6 +318,44 @@ impl Machine {
                 (None, None) => self.violated("the disk hangs and the shard waits for ever"),
             }
         }
+        self.report(io, completions);
+    }
+
+    /// Returns whether an `Io` keeps a lone write back, as [`Io::is_alone`](crate::Io::is_alone)
+    /// does.
+    pub(super) fn is_alone(&mut self, io: u32) -> bool {
+        self.io(io).alone.is_some()
+    }
+
+    /// Gives the lone write to the kernel, if there is one: it is alone no more, or somebody waits.
+    pub(super) fn begin_alone(&mut self, io: u32) {
+        if let Some(flight) = self.io(io).alone.take() {
+            self.core.trace.note(self.core.now, "began", [flight.id, 0, 0], String::new);
+            self.core.launch(flight);
+            self.boundary();
+        }
+    }
+
+    /// Runs the lone write to its end, as [`Io::run_alone`](crate::Io::run_alone) does: the process
+    /// is in a system call meanwhile, so nothing wakes it but its death.
+    pub(super) fn run_alone(&mut self, io: u32, completions: &mut Vec<Completion>) {
+        if !self.is_alone(io) {
+            self.violated("no write is alone");
+        }
+        if self.io(io).outstanding.len() > 1 {
+            self.violated("a lone write is alone");
+        }
+        self.core.trace.count("lone write", 1);
+        self.begin_alone(io);
+        while !self.io(io).dead && self.io(io).ready.is_empty() {
+            match self.core.next_at() {
+                Some(next) => self.core.now = next,
+                None => self.violated("the disk hangs and the shard is in a system call"),
+            }
+            self.happen();
+        }
+        let dead = self.io(io).dead;
+        self.core.trace.count("crash in a lone write", u64::from(dead));
         self.report(io, completions);
     }
 
@@ -358,6 +403,7 @@ impl Machine {
             // The test has failed already; whatever holds, do not hang or panic again.
             self.kill(self.ios.get(&io).map_or(0, |state| state.life));
         }
+        self.begin_alone(io);
         loop {
             let state = self.io(io);
             if state.dead || state.ready.len() == state.outstanding.len() {

@@ -17,6 +17,10 @@
 //! visible in two steps, so a concurrent read can see half of it. What a read did not deliver is
 //! filled with rubbish.
 //!
+//! **A lone durable write** waits in its process until it is run ([`Io::run_alone`](crate::Io)),
+//! polled for or joined by another. A kill before that leaves nothing of it, not even in flight; a
+//! kill inside is like that of any write.
+//!
 //! **Pinning.** A flush moves to the media exactly the changes of that file whose operations were
 //! *reported* before it was submitted, with the size that finds them. A write with `dsync` pins
 //! itself when it ends, and nothing else. Lengths of one file keep their order: pinning what came

@@ -14,11 +14,14 @@ impl Machine {
     /// Submits an operation of a process.
     pub(super) fn submit(&mut self, io: u32, token: Token, operation: Operation) {
         let depth = self.core.profile.queue_depth;
+        self.begin_alone(io);
         let state = self.io(io);
         if state.outstanding.len() >= depth {
             self.violated("more operations in flight than the capacity");
         }
         let (dead, life) = (state.dead, state.life);
+        let alone = state.outstanding.is_empty()
+            && matches!(operation, Operation::Write { dsync: true, .. });
         let id = self.core.number();
         let verb = operation.verb();
         let (work, path, file, buffer) = if dead {
@@ -63,7 +66,11 @@ impl Machine {
             self.core.trace.note(self.core.now, "submitted", [id, token.0 ^ bytes, at], || {
                 format!("{verb} {} at {at}, fault {:?}", flight.path.display(), flight.fault)
             });
-            self.core.launch(flight);
+            if alone {
+                self.io(io).alone = Some(flight);
+            } else {
+                self.core.launch(flight);
+            }
         }
         self.io(io).outstanding.insert(id, outstanding);
         if !dead {
