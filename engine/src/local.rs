@@ -354,7 +354,7 @@ impl<P: Platform> LocalEngine<P> {
             Err(error) => match self.control.open(name, &LogOptions::default(), rewrite_from) {
                 Ok(opened) => (opened, Some(error)),
                 Err(_) => {
-                    self.runner.shard.forget(log.0);
+                    self.runner.shard.refuse_waiting(log.0);
                     self.entry(log).1.shared.lock().failure = Some(error.clone());
                     return Err(error);
                 }

@@ -283,7 +283,8 @@ impl Log {
                     Err(_) => {
                         self.entry.shared.lock().failure = Some(error.clone());
                         self.entry.shared.lookout.tell();
-                        self.mailbox().push_control(Message::Forget { log: self.entry.number });
+                        self.mailbox()
+                            .push_control(Message::RefuseWaiting { log: self.entry.number });
                         return Err(error);
                     }
                 }

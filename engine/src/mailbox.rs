@@ -27,7 +27,11 @@ pub(crate) enum Message {
         reason: DetachReason,
         reply: SyncSender<DetachedLog>,
     },
-    /// A detached log does not come back.
+    /// A detached log could not be opened again.
+    RefuseWaiting {
+        log: LogNumber,
+    },
+    /// A detached log is gone for good.
     Forget {
         log: LogNumber,
     },

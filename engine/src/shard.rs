@@ -323,7 +323,7 @@ impl Shard {
             }
             Command::Trim { log, to, cell } => match self.touch_log(log) {
                 Some(log) => log.enqueue_trim(to, cell, turn),
-                None => cell.ack(Err(closed("log"))),
+                None => cell.ack(Err(closed(self.name_of(log)))),
             },
             Command::Detach { log, reason } => {
                 if let Some(log) = self.touch_log(log) {
@@ -340,17 +340,27 @@ impl Shard {
             waiting.push_back(pending);
         } else {
             turn.released.add(number, queued_bytes(pending.batch.as_ref()));
-            pending.cell.ack(Err(closed("log")));
+            pending.cell.ack(Err(closed(self.name_of(number))));
         }
     }
 
-    /// Refuses what waits for a log that will not come back.
-    pub(crate) fn forget(&mut self, number: LogNumber) {
-        self.away.remove(&number);
+    /// Returns the name of a log that is not here.
+    fn name_of(&self, number: LogNumber) -> &str {
+        self.away.get(&number).map_or("log", |(name, _)| name)
+    }
+
+    /// Refuses what waits for a log that could not be opened again.
+    pub(crate) fn refuse_waiting(&mut self, number: LogNumber) {
         for pending in self.waiting.remove(&number).unwrap_or_default() {
             self.released.add(number, queued_bytes(pending.batch.as_ref()));
-            pending.cell.ack(Err(closed("log")));
+            pending.cell.ack(Err(closed(self.name_of(number))));
         }
+    }
+
+    /// As [`refuse_waiting`](Self::refuse_waiting), for a log that is gone for good.
+    pub(crate) fn forget(&mut self, number: LogNumber) {
+        self.refuse_waiting(number);
+        self.away.remove(&number);
     }
 
     /// Returns a log that was asked for by [`Command::Detach`], once it is ready.
@@ -402,7 +412,9 @@ impl Drop for Shard {
 }
 
 fn closed(what: &str) -> Error {
-    Error::new(crate::ErrorKind::Closed, "append to", what).detail("it is closed")
+    Error::new(crate::ErrorKind::Closed, "append to", what)
+        .detail("it is closed")
+        .remedy("reopen it, if a truncation or a reopening failed")
 }
 
 /// A shard and the [`Io`] that serves it, on one thread.

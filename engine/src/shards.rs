@@ -208,6 +208,7 @@ fn run_shard<I: Io>(mut runner: Runner<I>, mailbox: &Mailbox) {
                     commands.push(Command::Detach { log, reason });
                     replies.insert(log, reply);
                 }
+                Message::RefuseWaiting { log } => runner.shard.refuse_waiting(log),
                 Message::Forget { log } => runner.shard.forget(log),
                 // A caller that gave up has no use for it.
                 Message::Metrics { reply } => drop(reply.send(runner.metrics())),

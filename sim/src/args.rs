@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use highwater_io::clock::monotonic_now;
 use highwater_sim::coverage::{Coverage, SEEDS_FOR_COVERAGE};
-use highwater_sim::crash_states::{Summary, WORKLOADS, run_workload};
+use highwater_sim::crash_states::{Summary, WORKLOADS, Workload, run_workload};
+use highwater_sim::nth_failures::{Way, run_once, run_workload as run_nth_workload};
 use highwater_sim::report::catch_panic_messages;
 use highwater_sim::storage::{Config, Damage, SeedResult, run_seed};
 
@@ -27,6 +28,8 @@ enum Subject {
     Storage(Storage),
     /// Try every crash state of small named workloads.
     CrashStates(CrashStates),
+    /// Let every I/O operation of the same workloads fail, once and for ever.
+    NthFailures(NthFailures),
 }
 
 #[derive(Debug, Args)]
@@ -37,6 +40,22 @@ struct CrashStates {
     /// Try one in so many states.
     #[arg(long, default_value_t = 1)]
     sample: u64,
+}
+
+#[derive(Debug, Args)]
+struct NthFailures {
+    /// Only this workload.
+    #[arg(long)]
+    workload: Option<String>,
+    /// Fail one in so many operations.
+    #[arg(long, default_value_t = 1)]
+    sample: u64,
+    /// Only this way, such as `EIO once` or `ENOSPC for ever`.
+    #[arg(long)]
+    way: Option<String>,
+    /// Only this operation, counted from 1, and print what happened.
+    #[arg(long, requires = "workload", requires = "way")]
+    operation: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +98,7 @@ pub(crate) fn run() -> ExitCode {
     match line.command {
         Subject::Storage(storage) => run_storage(&storage),
         Subject::CrashStates(states) => run_crash_states(&states),
+        Subject::NthFailures(failures) => run_nth_failures(&failures),
     }
 }
 
@@ -113,6 +133,54 @@ fn run_crash_states(asked: &CrashStates) -> ExitCode {
         "{workloads} workloads, {states} states, {failed} failed, {seconds:.1} s, {rate:.0} states \
          per core-hour"
     ));
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn run_nth_failures(asked: &NthFailures) -> ExitCode {
+    let named = |workload: &&Workload| {
+        asked.workload.as_ref().is_none_or(|name| workload.name == name.as_str())
+    };
+    let ways = Way::all()
+        .into_iter()
+        .filter(|way| asked.way.as_ref().is_none_or(|name| way.name() == *name));
+    let ways: Vec<_> = ways.collect();
+    let began = monotonic_now();
+    let (mut runs, mut states, mut errors, mut failed, mut vanished) = (0, 0, 0, 0, 0);
+    for workload in WORKLOADS.iter().filter(named) {
+        let mut own = (0, 0);
+        for way in &ways {
+            if let Some(operation) = asked.operation {
+                let (lines, failure) = run_once(workload, *way, operation);
+                lines.iter().for_each(|line| say(line));
+                say(&failure.as_ref().map_or("passed".to_owned(), ToString::to_string));
+                return ExitCode::from(u8::from(failure.is_some()));
+            }
+            let summary = run_nth_workload(workload, *way, asked.sample);
+            own = (own.0 + summary.runs, own.1 + summary.states);
+            errors += summary.errors;
+            vanished += summary.vanished;
+            let Some((operation, failure)) = summary.failure else { continue };
+            failed += 1;
+            let (name, way) = (workload.name, way.name());
+            say(&format!(
+                "FAILED {name}, {way} at operation {operation}: {failure}\nagain: cargo run \
+                 --release -p highwater-sim -- nth-failures --workload {name} --way '{way}' \
+                 --operation {operation}"
+            ));
+        }
+        (runs, states) = (runs + own.0, states + own.1);
+        say(&format!("{:<36} {:>6} failures {:>8} states", workload.name, own.0, own.1));
+    }
+    let seconds = monotonic_now().since(began).as_secs_f64();
+    say(&format!(
+        "{runs} failing operations, {errors} errors seen, {states} states opened after them, \
+         {vanished} logs gone with their directory's name (a stated limit), {failed} failed, \
+         {seconds:.1} s"
+    ));
+    if runs == 0 {
+        say("nothing was run: there is no such workload or way");
+        return ExitCode::from(2);
+    }
     ExitCode::from(u8::from(failed > 0))
 }
 

@@ -3,6 +3,7 @@
 //!
 //! * [`storage`] - seeds: random operations, faults and crashes over several lives of one node.
 //! * [`crash_states`] - every crash at every I/O boundary of small named workloads.
+//! * [`nth_failures`] - every failure of every I/O operation of the same workloads.
 //!
 //! The same seed gives the same trace, byte for byte. Names of invariants (`D4`, `A1`, ...) are
 //! those of the project's reliability reference.
@@ -15,6 +16,7 @@ mod convert;
 pub mod coverage;
 pub mod crash_states;
 mod failure;
+pub mod nth_failures;
 mod oracle;
 pub mod report;
 pub mod storage;

@@ -1,6 +1,7 @@
 //! The disk itself: its clock, its queue of what happens next, and what is in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::fault::{Fault, FaultRule, Planted};
 use super::file::Origin;
@@ -60,6 +61,8 @@ pub(super) struct Core {
     pub(super) flights: BTreeMap<u64, Flight>,
     pub(super) locks: BTreeMap<NodeId, HeldLock>,
     pub(super) rules: Vec<FaultRule>,
+    /// What rules have struck since the last healing: verbs and paths.
+    pub(super) struck: BTreeSet<(&'static str, PathBuf)>,
     pub(super) planted: Planted,
     pub(super) random: Streams,
     pub(super) trace: Trace,
@@ -87,6 +90,7 @@ impl Core {
             flights: BTreeMap::new(),
             locks: BTreeMap::new(),
             rules: Vec::new(),
+            struck: BTreeSet::new(),
             planted: Planted::Nothing,
             random: Streams::new(seed),
             trace,
@@ -120,12 +124,17 @@ impl Core {
         let path = flight.path.to_string_lossy();
         let mut struck = None;
         for (index, rule) in self.rules.iter_mut().enumerate() {
-            if rule.strikes(flight.verb, &path) && struck.is_none() {
+            if rule.strikes(flight.verb, &path, flight.work.changes()) && struck.is_none() {
                 struck = Some(index);
             }
         }
         if let Some(index) = struck {
-            return Some(self.rules.remove(index).fault().clone());
+            let fault = self.rules[index].fault().clone();
+            if !self.rules[index].lasts() {
+                self.rules.remove(index);
+            }
+            self.struck.insert((flight.verb, flight.path.clone()));
+            return Some(fault);
         }
         let FaultRates {
             read_error,

@@ -160,6 +160,20 @@ impl SimDisk {
         self.enter().core.rules.len()
     }
 
+    /// Returns verb and path of every operation that a rule has struck since the last
+    /// [`heal`](SimDisk::heal), each once.
+    #[must_use]
+    pub fn struck(&self) -> Vec<(&'static str, PathBuf)> {
+        self.enter().core.struck.iter().cloned().collect()
+    }
+
+    /// Takes back every rule, and forgets what they struck. What they did stays done.
+    pub fn heal(&self) {
+        let mut machine = self.enter();
+        machine.core.rules.clear();
+        machine.core.struck.clear();
+    }
+
     /// Changes how often faults happen by themselves.
     pub fn set_fault_rates(&self, rates: FaultRates) {
         self.enter().core.profile.faults = rates;

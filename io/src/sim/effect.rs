@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::content::{SECTORS, narrow, page_bytes, wide};
+use super::content::{SECTOR_BYTES, SECTORS, narrow, page_bytes, wide};
 use super::core::{Core, HeldLock};
-use super::fault::{Fault, Planted};
+use super::fault::{Fault, Planted, Trouble};
 use super::file::SimFile;
 use super::flight::{Flight, Part, Work};
 use super::tree::NodeId;
+use crate::buffer::BLOCK_BYTES;
 use crate::error::{IoError, IoErrorKind};
 use crate::operation::{Access, EntryKind, OpenMode, Output};
+use crate::progress::Progress;
 
 /// The longest file, as on ext4.
 const FILE_BYTES_MAX: u64 = 1 << 44;
@@ -35,6 +37,11 @@ impl Core {
         }
         if let Some(Fault::Refuse(kind)) = &flight.fault {
             return Err(flight.refusal(kind.clone()));
+        }
+        if let Some(Fault::Trouble(trouble)) = flight.fault
+            && let Some(errno) = self.answer(trouble, &flight.work)
+        {
+            return Err(self.fail(flight, errno, buffer));
         }
         let done = |result: Result<(), i32>, flight: &Flight| {
             result.map(|()| Landed::Output(Output::Done)).map_err(|errno| flight.error(errno))
@@ -95,6 +102,50 @@ impl Core {
             Work::Lock { .. } => self.lock(flight),
             Work::Denied { errno, .. } => done(Err(errno), flight),
         }
+    }
+
+    /// Returns with what an operation fails in the end that meets `trouble`, if it does.
+    fn answer(&self, trouble: Trouble, work: &Work) -> Option<i32> {
+        let progress = match work {
+            Work::Read { length, .. } => Progress::reading(*length),
+            Work::Write { pages, .. } => Progress::writing(pages.len() * BLOCK_BYTES),
+            Work::Allocate { .. } => Progress::writing(0),
+            _ => return Some(trouble.errno()),
+        };
+        let fault = Fault::Trouble(trouble);
+        let lasts = self.rules.iter().any(|rule| rule.lasts() && *rule.fault() == fault);
+        let mut met = false;
+        let ended = progress.drive(|_, bytes| {
+            let meets = lasts || !std::mem::replace(&mut met, true);
+            match trouble {
+                _ if !meets => Ok(bytes),
+                // As little as makes it go on.
+                Trouble::ShortTransfer => Ok(bytes.min(BLOCK_BYTES + SECTOR_BYTES)),
+                _ => Err(trouble.errno()),
+            }
+        });
+        ended.err()
+    }
+
+    /// Lets an operation fail with what it may have done by then. `buffer` is that of a read.
+    fn fail(&mut self, flight: &mut Flight, errno: i32, buffer: Option<&mut [u8]>) -> IoError {
+        match flight.work {
+            Work::Write { node, .. } => {
+                flight.touched = vec![node];
+                self.write_some(flight);
+            }
+            Work::Flush { node } => self.lose_some(flight, node),
+            // A directory that is not there is refused all the same.
+            Work::SyncDirectory { .. } => drop(self.lose_names(flight)),
+            Work::Read { .. } => {
+                if let Some(buffer) = buffer {
+                    buffer.fill(0xa5);
+                }
+            }
+            Work::Close { .. } => self.collect(),
+            _ => {}
+        }
+        flight.error(errno)
     }
 
     /// Returns an open file; a file stays as long as something may still use it.
@@ -207,15 +258,7 @@ impl Core {
         }
         match flight.fault {
             Some(Fault::WriteError) => {
-                let mut random = self.random.harm.split("write error");
-                self.random.harm.next_u64();
-                let limit = random.below(9);
-                let file = self.file(node);
-                let mixed = file.mixed(first, pages, |_| random.below(8) < limit);
-                let written = mixed.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-                if written > 0 {
-                    file.write(id, first, &mixed[..written]);
-                }
+                self.write_some(flight);
                 return Err(libc::EIO);
             }
             Some(Fault::LostWrite) => self.file(node).write_lost(id, first, pages),
@@ -232,6 +275,20 @@ impl Core {
             }
         }
         Ok(narrow(count * page_bytes()))
+    }
+
+    /// Writes any subset of the sectors of a write.
+    fn write_some(&mut self, flight: &Flight) {
+        let Work::Write { node, first, pages, .. } = &flight.work else { return };
+        let mut random = self.random.harm.split("write error");
+        self.random.harm.next_u64();
+        let limit = random.below(9);
+        let file = self.file(*node);
+        let mixed = file.mixed(*first, pages, |_| random.below(8) < limit);
+        let written = mixed.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        if written > 0 {
+            file.write(flight.id, *first, &mixed[..written]);
+        }
     }
 
     fn write_all(&mut self, flight: &Flight, node: NodeId, first: u64) {
@@ -269,7 +326,8 @@ impl Core {
         let end = first + wide(pages.len());
         // Growth shows at once, for readers go by the length; and a hole may find no space.
         let over_written = end * page_bytes() <= file.view.length();
-        if flight.fault.is_some() || !over_written || file.space.missing(*first, end) > 0 {
+        let whole = !matches!(flight.fault, None | Some(Fault::Trouble(Trouble::ShortTransfer)));
+        if whole || !over_written || file.space.missing(*first, end) > 0 {
             return;
         }
         let mixed = file.mixed(*first, pages, |sector| {
@@ -298,15 +356,7 @@ impl Core {
     fn flush(&mut self, flight: &Flight, node: NodeId) -> Result<(), i32> {
         let covers = flight.covers;
         if flight.fault == Some(Fault::FlushError) {
-            let mut random = self.random.harm.split("flush error");
-            self.random.harm.next_u64();
-            let mut first = true;
-            let eighths = 1 + random.below(8);
-            let doomed = self.file(node).doom(
-                |origin| origin.covered(covers),
-                || std::mem::take(&mut first) || random.below(8) < eighths,
-            );
-            self.trace.count("page lost by a failed flush", doomed);
+            self.lose_some(flight, node);
             return Err(libc::EIO);
         }
         if self.planted != Planted::FlushIgnored {
@@ -315,22 +365,46 @@ impl Core {
         Ok(())
     }
 
-    fn sync_directory(&mut self, flight: &Flight) -> Result<(), i32> {
+    /// Loses a part of what a flush covered.
+    fn lose_some(&mut self, flight: &Flight, node: NodeId) {
+        let covers = flight.covers;
+        let mut random = self.random.harm.split("flush error");
+        self.random.harm.next_u64();
+        let mut first = true;
+        let eighths = 1 + random.below(8);
+        let doomed = self.file(node).doom(
+            |origin| origin.covered(covers),
+            || std::mem::take(&mut first) || random.below(8) < eighths,
+        );
+        self.trace.count("page lost by a failed flush", doomed);
+    }
+
+    /// Loses a part of the names that a directory sync covered.
+    fn lose_names(&mut self, flight: &Flight) -> Result<(), i32> {
         let Work::SyncDirectory { path } = &flight.work else { return Err(libc::EINVAL) };
         let node = self.tree.resolve_directory(path)?;
         let covers = flight.covers;
         let mut random = self.random.harm.split("sync error");
         let directory = self.tree.directory_mut(node).ok_or(libc::ENOTDIR)?;
+        self.random.harm.next_u64();
+        let mut first = true;
+        let doomed = directory.doom(
+            |origin| origin.covered(covers),
+            || std::mem::take(&mut first) || random.chance(1, 2),
+        );
+        self.trace.count("name lost by a failed sync", doomed);
+        Ok(())
+    }
+
+    fn sync_directory(&mut self, flight: &Flight) -> Result<(), i32> {
+        let Work::SyncDirectory { path } = &flight.work else { return Err(libc::EINVAL) };
         if flight.fault == Some(Fault::FlushError) {
-            self.random.harm.next_u64();
-            let mut first = true;
-            let doomed = directory.doom(
-                |origin| origin.covered(covers),
-                || std::mem::take(&mut first) || random.chance(1, 2),
-            );
-            self.trace.count("name lost by a failed sync", doomed);
+            self.lose_names(flight)?;
             return Err(libc::EIO);
         }
+        let node = self.tree.resolve_directory(path)?;
+        let covers = flight.covers;
+        let directory = self.tree.directory_mut(node).ok_or(libc::ENOTDIR)?;
         directory.pin(|origin| origin.covered(covers));
         self.collect();
         Ok(())

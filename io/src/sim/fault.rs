@@ -28,6 +28,78 @@ pub enum Fault {
     Slow,
     /// The disk hangs from here until [`SimDisk::thaw`](super::SimDisk::thaw).
     Hang,
+    /// The kernel gives this answer.
+    Trouble(Trouble),
+}
+
+/// An answer of the kernel other than success. What a backend hides (a short transfer, an
+/// interrupted one) is given to the same code that hides it from the real kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// `EIO`: a write has changed any subset of its sectors; a flush or directory sync loses a part
+    /// of what it covered; anything else changes nothing.
+    DeviceError,
+    /// `ENOSPC`, where space may be needed, a flush included; changes as `DeviceError`.
+    NoSpace,
+    /// `EINTR`: a read, a write or a reservation goes on, a flush or directory sync has failed.
+    Interrupted,
+    /// `EAGAIN`, as `Interrupted`.
+    TryAgain,
+    /// A read or a write moves a part only and is continued.
+    ShortTransfer,
+}
+
+impl Trouble {
+    /// Every one of them.
+    pub const ALL: [Trouble; 5] = [
+        Trouble::DeviceError,
+        Trouble::NoSpace,
+        Trouble::Interrupted,
+        Trouble::TryAgain,
+        Trouble::ShortTransfer,
+    ];
+
+    /// Returns its name, as in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Trouble::DeviceError => "EIO",
+            Trouble::NoSpace => "ENOSPC",
+            Trouble::Interrupted => "EINTR",
+            Trouble::TryAgain => "EAGAIN",
+            Trouble::ShortTransfer => "short transfer",
+        }
+    }
+
+    pub(super) fn errno(self) -> i32 {
+        match self {
+            Trouble::DeviceError | Trouble::ShortTransfer => libc::EIO,
+            Trouble::NoSpace => libc::ENOSPC,
+            Trouble::Interrupted => libc::EINTR,
+            Trouble::TryAgain => libc::EAGAIN,
+        }
+    }
+
+    fn applies_to(self, verb: &str) -> bool {
+        match self {
+            Trouble::DeviceError => true,
+            Trouble::NoSpace => matches!(
+                verb,
+                "open"
+                    | "write"
+                    | "flush"
+                    | "allocate"
+                    | "set the length of"
+                    | "create directory"
+                    | "sync directory"
+                    | "rename"
+            ),
+            Trouble::Interrupted | Trouble::TryAgain => {
+                matches!(verb, "read" | "write" | "flush" | "allocate" | "sync directory")
+            }
+            Trouble::ShortTransfer => matches!(verb, "read" | "write"),
+        }
+    }
 }
 
 impl Fault {
@@ -45,6 +117,7 @@ impl Fault {
             Fault::Refuse(_) => "refusal",
             Fault::Slow => "slow operation",
             Fault::Hang => "hang",
+            Fault::Trouble(trouble) => trouble.name(),
         }
     }
 
@@ -56,17 +129,20 @@ impl Fault {
             }
             Fault::FlushError => verb == "flush" || verb == "sync directory",
             Fault::Refuse(_) | Fault::Slow | Fault::Hang => true,
+            Fault::Trouble(trouble) => trouble.applies_to(verb),
         }
     }
 }
 
-/// Makes one operation go wrong, once: the `nth` submitted from now on (0 for the first) whose
-/// verb is `verb` and whose path contains `path`.
+/// Makes one operation go wrong, once or for ever: the `nth` submitted from now on (0 for the
+/// first) whose verb is `verb` and whose path contains `path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultRule {
-    verb: &'static str,
+    /// `None` for any that the fault means something to.
+    verb: Option<&'static str>,
     path: String,
     nth: u64,
+    for_ever: bool,
     fault: Fault,
 }
 
@@ -79,7 +155,21 @@ impl FaultRule {
     #[must_use]
     pub fn new(verb: &'static str, path: &str, fault: Fault) -> Self {
         assert!(fault.applies_to(verb), "a {verb} has no {}", fault.name());
-        FaultRule { verb, path: path.to_owned(), nth: 0, fault }
+        let (verb, path) = (Some(verb), path.to_owned());
+        FaultRule { verb, path, nth: 0, for_ever: false, fault }
+    }
+
+    /// Returns the rule for the next operation that the fault means something to.
+    #[must_use]
+    pub fn any(fault: Fault) -> Self {
+        FaultRule { verb: None, path: String::new(), nth: 0, for_ever: false, fault }
+    }
+
+    /// Returns the rule for that operation and every matching one behind it, until
+    /// [`SimDisk::heal`](super::SimDisk::heal).
+    #[must_use]
+    pub fn for_ever(self) -> Self {
+        FaultRule { for_ever: true, ..self }
     }
 
     /// Returns the rule for the operation after `skipped` matching ones.
@@ -88,14 +178,24 @@ impl FaultRule {
         FaultRule { nth: skipped, ..self }
     }
 
-    /// Counts an operation; returns whether the rule strikes now.
-    pub(super) fn strikes(&mut self, verb: &str, path: &str) -> bool {
-        if self.verb != verb || !path.contains(&self.path) {
+    /// Counts an operation; returns whether the rule strikes now. `changes` tells an opening that
+    /// makes a file from others.
+    pub(super) fn strikes(&mut self, verb: &str, path: &str, changes: bool) -> bool {
+        let matches = match self.verb {
+            Some(own) => own == verb,
+            None => self.fault.applies_to(verb),
+        };
+        let opens = verb == "open" && self.fault == Fault::Trouble(Trouble::NoSpace) && !changes;
+        if !matches || opens || !path.contains(&self.path) {
             return false;
         }
         let now = self.nth == 0;
         self.nth = self.nth.saturating_sub(1);
         now
+    }
+
+    pub(super) fn lasts(&self) -> bool {
+        self.for_ever
     }
 
     pub(super) fn fault(&self) -> &Fault {

@@ -47,7 +47,8 @@
 //! **Faults**, by rate ([`FaultRates`]) or once ([`FaultRule`]): unreadable blocks and flipped bits
 //! (until rewritten), misdirected and lost writes, blocks that are stale after a restart, failed
 //! writes that changed any subset of their sectors, failed flushes, refusals such as a full disk,
-//! slow operations and spells, a hanging disk. After a *failed flush* the pages it lost are clean
+//! every answer of the kernel to the nth operation ([`Trouble`]), slow operations and spells, a
+//! hanging disk. After a *failed flush* the pages it lost are clean
 //! in the page cache: reads through the cache show them, direct reads show the media, the next
 //! flush succeeds and does not bring them back. A *lost write* shows in every read until the next
 //! kill or power cut. Whole-disk loss is [`SimDisk::reformat`]; an operator's old copy is
@@ -58,7 +59,7 @@
 //! * Corruption of the file system's own metadata, and directories that move between directories.
 //! * A removal that a failed directory sync lost for good: it stays unsynced.
 //! * Partial pages: positions and lengths of I/O are whole blocks, as the contract says.
-//! * Short reads inside a file, short writes, `EINTR`: backends hide them. Memory maps.
+//! * Memory maps.
 //! * The bytes of a freed block showing up in another file: file systems zero them.
 //! * A flush in flight at a kill: it pins nothing. A random power cut covers that it had.
 //! * Clocks that start anew at a power cut: monotonic time goes on. Threads: the handles may move
@@ -80,7 +81,7 @@ mod trace;
 mod tree;
 
 pub use disk::SimDisk;
-pub use fault::{Fault, FaultRule, Planted};
+pub use fault::{Fault, FaultRule, Planted, Trouble};
 pub use io::{SimIo, SimPlatform};
 pub use profile::{FaultRates, Latency, SimProfile};
 pub use survival::{PieceId, PieceKind, PieceSurvival, Survival, UnsyncedPiece};

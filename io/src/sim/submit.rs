@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::content::{SECTORS, page_bytes, pages_of, wide};
+use super::fault::{Fault, Trouble};
 use super::flight::{Flight, Part, Work};
 use super::machine::{Machine, Outstanding};
 use super::tree::NodeId;
@@ -60,6 +61,9 @@ impl Machine {
                 touched: Vec::new(),
             };
             flight.fault = self.core.choose_fault(&flight);
+            if flight.fault == Some(Fault::Trouble(Trouble::ShortTransfer)) {
+                self.split(&mut flight.work);
+            }
             outstanding.position = flight.position();
             let at = outstanding.position.unwrap_or(0);
             let bytes = flight.work.hash();
@@ -155,6 +159,13 @@ impl Machine {
         let sectors = 1 + random.below(wide(pages.max(1) * SECTORS) - 1);
         let at_end = random.chance(1, 2);
         split.then_some(Part { sectors, at_end })
+    }
+
+    /// Lets a write happen in two pieces.
+    fn split(&mut self, work: &mut Work) {
+        let Work::Write { pages, part, .. } = work else { return };
+        let sectors = 1 + self.core.random.harm.below(wide(pages.len().max(1) * SECTORS) - 1);
+        *part = Some(Part { sectors, at_end: false });
     }
 
     fn check_range(&self, position: u64, length: usize, buffer: usize) {

@@ -11,8 +11,8 @@
 //! A boundary whose unsynced pieces and promises are those of the one before is not tried again.
 
 mod enumerate;
-mod stage;
-mod workloads;
+pub(crate) mod stage;
+pub(crate) mod workloads;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -62,6 +62,12 @@ pub fn run_workload(workload: &Workload, sample: u64) -> Summary {
 }
 
 fn begin(workload: &Workload) -> Stage {
+    let (disk, models) = beginning(workload);
+    Stage::new(disk, models, workload)
+}
+
+/// Returns the empty disk of a workload and what is known of its logs.
+pub(crate) fn beginning(workload: &Workload) -> (SimDisk, Vec<LogModel>) {
     let profile =
         SimProfile { tear_sectors: workload.never_rewrite_flushed, ..SimProfile::default() };
     let model = |index: usize| {
@@ -71,7 +77,7 @@ fn begin(workload: &Workload) -> Stage {
         model
     };
     let models = (0..workload.logs).map(model).collect();
-    Stage::new(SimDisk::new(SEED, profile), models, workload)
+    (SimDisk::new(SEED, profile), models)
 }
 
 fn every_boundary(

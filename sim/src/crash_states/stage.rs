@@ -22,7 +22,7 @@ use crate::failure::{Check, broken, ensure};
 use crate::oracle::{Exists, LogModel};
 
 /// The engine's directory on the simulated disk.
-const ROOT: &str = "/data";
+pub(crate) const ROOT: &str = "/data";
 
 /// One step of a workload.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,37 @@ pub(crate) enum Cut {
     Inside(usize),
     /// To an offset.
     To(u64),
+}
+
+impl Cut {
+    /// Returns the offset of this cut of a log.
+    pub(crate) fn of(self, model: &LogModel) -> u64 {
+        let entry = |back: usize| {
+            let at = model.entries.len().saturating_sub(back + 1);
+            model.entries.get(at).map_or(0, |entry| entry.base)
+        };
+        match self {
+            Cut::Border(back) => entry(back),
+            Cut::Inside(back) => entry(back) + 1,
+            Cut::To(to) => to,
+        }
+    }
+}
+
+/// Returns the options a workload's log is made with.
+pub(crate) fn options_of(
+    model: &LogModel,
+    prepare: Preparation,
+    retention_bytes: Option<u64>,
+) -> LogOptions {
+    LogOptions {
+        segment_bytes: Some(model.segment_bytes),
+        never_rewrite_flushed: Some(model.never_rewrite_flushed),
+        flush: FlushPolicy::NONE,
+        prepare,
+        retention_bytes,
+        ..LogOptions::default()
+    }
 }
 
 /// A disk, a process on it, and the oracle.
@@ -270,14 +301,7 @@ impl Stage {
 
     fn log(&mut self, log: usize) -> Check<bool> {
         let model = &mut self.models[log];
-        let options = LogOptions {
-            segment_bytes: Some(model.segment_bytes),
-            never_rewrite_flushed: Some(model.never_rewrite_flushed),
-            flush: FlushPolicy::NONE,
-            prepare: self.prepare,
-            retention_bytes: self.retention_bytes,
-            ..LogOptions::default()
-        };
+        let options = options_of(model, self.prepare, self.retention_bytes);
         if model.exists == Exists::No {
             model.exists = Exists::Maybe;
         }
@@ -321,15 +345,7 @@ impl Stage {
 
     fn truncate(&mut self, log: usize, cut: Cut) -> Check<bool> {
         let model = &mut self.models[log];
-        let entry = |back: usize| {
-            let at = model.entries.len().saturating_sub(back + 1);
-            model.entries.get(at).map_or(0, |entry| entry.base)
-        };
-        let to = match cut {
-            Cut::Border(back) => entry(back),
-            Cut::Inside(back) => entry(back) + 1,
-            Cut::To(to) => to,
-        };
+        let to = cut.of(model);
         model.truncate_begins(to);
         model.in_maintenance = true;
         let handle = self.handle(log);

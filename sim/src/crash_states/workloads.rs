@@ -22,6 +22,13 @@ pub struct Workload {
     pub(crate) steps: &'static [Step],
 }
 
+impl Workload {
+    /// Returns whether the disk is full for a while.
+    pub(crate) fn fills_the_disk(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Free(bytes) if *bytes > 0))
+    }
+}
+
 const NONE: Ack = Ack::NONE;
 const LEADER: Ack = Ack::LEADER;
 const FLUSHED: Ack = Ack::LEADER_FLUSHED;
