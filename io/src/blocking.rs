@@ -1,9 +1,11 @@
 //! Straight-line use of an [`Io`]: submit one operation, wait for it, return what it gave.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::buffer::AlignedBuffer;
 use crate::error::IoError;
+use crate::mapping::Mapping;
 use crate::operation::{Access, Completion, Entry, FileId, OpenMode, Operation, Output, Token};
 use crate::{Io, Wait};
 
@@ -173,6 +175,20 @@ impl<I: Io> Blocking<I> {
         match self.run(Operation::Length { file }).0? {
             Output::Length(length) => Ok(length),
             other => panic!("length returned {other:?}"),
+        }
+    }
+
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// As [`Operation::Map`].
+    ///
+    /// # Panics
+    /// If the backend answers with something else than a mapping.
+    pub fn map(&mut self, file: FileId) -> Result<Arc<Mapping>, IoError> {
+        match self.run(Operation::Map { file }).0? {
+            Output::Mapped(mapping) => Ok(mapping),
+            other => panic!("map returned {other:?}"),
         }
     }
 

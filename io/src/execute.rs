@@ -8,6 +8,7 @@ use crate::buffer::{AlignedBuffer, BLOCK_BYTES};
 use crate::error::{IoError, IoErrorKind};
 use crate::files::{FileTable, OpenFile, open};
 use crate::lock::{DirectoryLock, LockFailure, Owner};
+use crate::mapping::Mapping;
 use crate::operation::{Completion, Entry, EntryKind, Operation, Output, Token};
 use crate::progress::Progress;
 use crate::sys;
@@ -106,6 +107,7 @@ impl Holdings {
             | Operation::Allocate { file, .. }
             | Operation::SetLength { file, .. }
             | Operation::Length { file }
+            | Operation::Map { file }
             | Operation::DropCache { file } => Target::Shared(self.files.get(*file)),
             Operation::Lock { .. } => Target::Lock(self.owner.clone()),
             Operation::Open { .. }
@@ -243,9 +245,20 @@ fn on_file(operation: &mut Operation, open: &OpenFile) -> Result<Output, i32> {
             .metadata()
             .map(|metadata| Output::Length(metadata.len()))
             .map_err(|error| sys::errno_of(&error)),
+        Operation::Map { .. } => map(open).map(Output::Mapped),
         Operation::DropCache { .. } => sys::drop_cache(file).map(|()| Output::Done),
         other => unreachable!("{} does not work on a shared file", other.verb()),
     }
+}
+
+fn map(open: &OpenFile) -> Result<Arc<Mapping>, i32> {
+    let length = open.file.metadata().map_err(|error| sys::errno_of(&error))?.len();
+    let bytes = usize::try_from(length).map_err(|_| libc::EFBIG)?;
+    Mapping::new(&open.file, bytes, open.path()).map(Arc::new).map_err(|errno| match errno {
+        // No mapping of such files, or a kernel that cannot populate one.
+        libc::ENODEV | libc::EINVAL | libc::ENOSYS => libc::EOPNOTSUPP,
+        other => other,
+    })
 }
 
 fn on_path(operation: &Operation) -> Result<Outcome, Failure> {

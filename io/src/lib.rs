@@ -20,6 +20,7 @@ mod execute;
 mod files;
 pub mod floor;
 mod lock;
+pub mod mapping;
 pub mod operation;
 mod pool;
 mod progress;
@@ -40,6 +41,7 @@ pub use blocking::Blocking;
 pub use buffer::{AlignedBuffer, BLOCK_BYTES};
 pub use clock::Monotonic;
 pub use error::{IoError, IoErrorKind};
+pub use mapping::Mapping;
 pub use operation::{
     Access, Completion, Entry, EntryKind, FileId, OpenMode, Operation, Output, Token,
 };

@@ -1,9 +1,11 @@
 //! The closed set of operations, and what comes back.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::buffer::AlignedBuffer;
 use crate::error::IoError;
+use crate::mapping::Mapping;
 
 /// Names an operation from submission to completion; chosen by the submitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +110,14 @@ pub enum Operation {
         /// Which.
         file: FileId,
     },
+    /// Maps a file, up to the length it has, read-only and with all its pages in memory. Completes
+    /// with [`Output::Mapped`]. Blocks whoever runs it while the disk hangs, so it is not for a
+    /// shard. Fails with [`IoErrorKind::Unsupported`](crate::IoErrorKind::Unsupported) where files
+    /// cannot be mapped, among them empty ones: read it instead.
+    Map {
+        /// Which.
+        file: FileId,
+    },
     /// Drops clean cached pages of a file that is not open for direct I/O, so that the next read
     /// comes from the media as far as the kernel allows (`posix_fadvise(2)`, `DONTNEED`).
     DropCache {
@@ -165,6 +175,7 @@ impl Operation {
             Operation::Allocate { .. } => "allocate",
             Operation::SetLength { .. } => "set the length of",
             Operation::Length { .. } => "ask the length of",
+            Operation::Map { .. } => "map",
             Operation::DropCache { .. } => "drop the cache of",
             Operation::CreateDirectory { .. } => "create directory",
             Operation::SyncDirectory { .. } => "sync directory",
@@ -212,6 +223,8 @@ pub enum Output {
     Bytes(usize),
     /// The length of the file in bytes.
     Length(u64),
+    /// The bytes of the file.
+    Mapped(Arc<Mapping>),
     /// The entries of a directory.
     Entries(Vec<Entry>),
 }

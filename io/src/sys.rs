@@ -13,7 +13,7 @@ pub(crate) fn errno_of(error: &io::Error) -> i32 {
 }
 
 /// Returns the number the last failed call left.
-fn last_errno() -> i32 {
+pub(crate) fn last_errno() -> i32 {
     errno_of(&io::Error::last_os_error())
 }
 

@@ -134,6 +134,12 @@ impl Machine {
                 let (node, _, path) = self.enter(io, file);
                 (Work::Length { node }, path, Some(file), None)
             }
+            // Not here: callers take the way they take where the kernel cannot.
+            Operation::Map { file } => {
+                let (_, _, path) = self.enter(io, file);
+                let work = Work::Denied { errno: libc::EOPNOTSUPP, position: None };
+                (work, path, Some(file), None)
+            }
             Operation::DropCache { file } => {
                 let (node, _, path) = self.enter(io, file);
                 (Work::DropCache { node }, path, Some(file), None)
