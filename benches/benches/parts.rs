@@ -119,7 +119,7 @@ fn index(criterion: &mut Criterion) {
     const ENTRIES: u64 = 32 << 10;
     let mut index = SparseIndex::new(1000);
     for entry in 0..ENTRIES {
-        index.note(1000 + entry * 40, 4096 + entry * 4096, 1);
+        index.note(1000 + entry * 40, 4096 + entry * 4096, 1, 1);
     }
     assert_eq!(index.entries().len(), 32 << 10);
     let mut offset = 0;

@@ -13,6 +13,7 @@ use highwater_segment::meta::{META_FILE_NAME, Mark};
 
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
+use crate::indexes::Indexes;
 use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
 use crate::options::{LogOptions, validate_name};
 use crate::report::RecoveryReport;
@@ -31,6 +32,8 @@ pub(crate) struct Control<I: Io> {
     /// log.
     suspect: BTreeMap<String, Mark>,
     device: Arc<Device>,
+    /// What the engine holds of indexes.
+    indexes: Arc<Indexes>,
 }
 
 /// What an engine's directory is.
@@ -89,7 +92,7 @@ impl<I: Io> Control<I> {
         }
         let incarnation = random_u128(&mut io);
         let (root, suspect, device) = (root.to_owned(), BTreeMap::new(), Device::new());
-        Ok(Control { io, root, incarnation, suspect, device })
+        Ok(Control { io, root, incarnation, suspect, device, indexes: Arc::default() })
     }
 
     /// Returns what is known of the file system, for the shards.
@@ -137,7 +140,7 @@ impl<I: Io> Control<I> {
         let names = self.names_synced()?;
         let mut results = Vec::new();
         for name in names {
-            let place = place(&self.root, &name, self.incarnation);
+            let place = place(&self.root, &name, self.incarnation, &self.indexes);
             let result = open_existing(&mut self.io, &place);
             if let Some(error) = result.as_ref().err().filter(|error| is_dead(error)) {
                 return Err(error.clone());
@@ -189,8 +192,9 @@ impl<I: Io> Control<I> {
             _ => {}
         }
         let root = self.root.clone();
-        let incarnation = self.incarnation;
-        let place = Place { root: &root, name, incarnation, parents_synced: false };
+        let indexes = Arc::clone(&self.indexes);
+        let place =
+            Place { parents_synced: false, ..place(&root, name, self.incarnation, &indexes) };
         let rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
         let result = open_log(&mut self.io, &place, options, rewrite_from);
         match (&result, rewrite_from) {
@@ -230,8 +234,13 @@ pub(crate) fn is_failed_write(error: &IoError) -> bool {
 /// What opening a log came to; `None`: there is nothing yet.
 type Opening = Result<Option<OpenedLog>>;
 
-fn place<'a>(root: &'a Path, name: &'a str, incarnation: u128) -> Place<'a> {
-    Place { root, name, incarnation, parents_synced: true }
+fn place<'a>(
+    root: &'a Path,
+    name: &'a str,
+    incarnation: u128,
+    indexes: &'a Arc<Indexes>,
+) -> Place<'a> {
+    Place { root, name, incarnation, indexes, parents_synced: true }
 }
 
 /// Opens a log that is there.
@@ -246,6 +255,7 @@ fn open_existing<I: Io>(io: &mut Blocking<I>, place: &Place<'_>) -> Opening {
 struct Openings {
     root: PathBuf,
     incarnation: u128,
+    indexes: Arc<Indexes>,
     names: Vec<String>,
     next: AtomicUsize,
 }
@@ -257,7 +267,7 @@ impl Openings {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(name) = self.names.get(index) else { return results };
-            let place = place(&self.root, name, self.incarnation);
+            let place = place(&self.root, name, self.incarnation, &self.indexes);
             results.push((index, open_existing(io, &place)));
         }
     }
@@ -273,7 +283,8 @@ impl Control<InlineIo> {
         let names = self.names_synced()?;
         let threads = OPENING_THREADS.min(names.len());
         let (root, incarnation, next) = (self.root.clone(), self.incarnation, AtomicUsize::new(0));
-        let openings = Arc::new(Openings { root, incarnation, names, next });
+        let indexes = Arc::clone(&self.indexes);
+        let openings = Arc::new(Openings { root, incarnation, indexes, names, next });
         let mut running = Vec::new();
         for _ in 1..threads {
             let (openings, io) = (Arc::clone(&openings), platform.control_io()?);

@@ -39,6 +39,7 @@ mod doorbell;
 mod engine;
 mod error;
 mod histogram;
+mod indexes;
 pub mod inspect;
 mod local;
 mod log;

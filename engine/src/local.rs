@@ -289,7 +289,8 @@ impl<P: Platform> LocalEngine<P> {
         let (name, entry) = self.entry(log);
         let directory = self.control.root.join(name);
         let io = self.platform.control_io()?;
-        Reader::new(io, directory, Arc::clone(&entry.shared), entry.meta.log_id, offset, isolation)
+        let (shared, log_id) = (Arc::clone(&entry.shared), entry.meta.log_id);
+        Reader::new(io, directory, shared, log_id, Some(offset), isolation)
     }
 
     /// Removes everything from `to` on, as [`Log::truncate`](crate::Log::truncate) does.

@@ -203,10 +203,43 @@ impl Log {
     /// # Errors
     /// [`ErrorKind::Trimmed`] below the log's start; [`ErrorKind::Io`].
     pub fn read(&self, offset: Offset, isolation: Isolation) -> Result<Reader<InlineIo>> {
+        self.reader(Some(offset), isolation)
+    }
+
+    /// Reads from the first record with a timestamp of `timestamp_ms` (milliseconds since 1970) or
+    /// later, up to the mark that `isolation` names. If there is none yet, reads what comes behind
+    /// the mark. Timestamps need not rise along a log: what follows the first can be older.
+    ///
+    /// *Blocking*: while segments without an index are read, to make it anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for damage on the way, which may hold the record; [`ErrorKind::Io`].
+    pub fn read_from_time(
+        &self,
+        timestamp_ms: i64,
+        isolation: Isolation,
+    ) -> Result<Reader<InlineIo>> {
+        let mut reader = self.reader(None, isolation)?;
+        reader.seek_time(timestamp_ms)?;
+        Ok(reader)
+    }
+
+    /// Returns the offset of the first record with a timestamp of `timestamp_ms` (milliseconds
+    /// since 1970) or later, below the mark that `isolation` names; [`None`] if there is none.
+    ///
+    /// *Blocking*: as [`read_from_time`](Self::read_from_time).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn offset_at(&self, timestamp_ms: i64, isolation: Isolation) -> Result<Option<Offset>> {
+        self.reader(None, isolation)?.seek_time(timestamp_ms)
+    }
+
+    fn reader(&self, from: Option<Offset>, isolation: Isolation) -> Result<Reader<InlineIo>> {
         let io = self.inner.platform.control_io()?;
         let entry = &self.entry;
         let (directory, shared) = (entry.directory.clone(), Arc::clone(&entry.shared));
-        Reader::new(io, directory, shared, entry.log_id, offset, isolation)
+        Reader::new(io, directory, shared, entry.log_id, from, isolation)
     }
 
     /// Removes everything from `to` on; a batch that `to` lies in goes whole. Appends queued

@@ -7,7 +7,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_index::SparseIndex;
 use highwater_io::{Access, AlignedBuffer, Blocking, Entry, EntryKind, FileId, Io, IoErrorKind};
 use highwater_segment::meta::{
     EpochStart, LogMeta, LogState, META_BYTES, META_FILE_NAME, Mark, SLOT_BYTES, decode_slots,
@@ -24,6 +23,7 @@ use highwater_segment::{
 use crate::convert::{to_u64, to_usize};
 use crate::core::Sealed;
 use crate::error::{Error, ErrorKind, Result};
+use crate::indexes::Indexes;
 use crate::marks::Marks;
 use crate::names;
 use crate::options::{DEFAULT_SEGMENT_BYTES, LogOptions, Preparation};
@@ -91,6 +91,8 @@ pub(crate) struct Place<'a> {
     pub(crate) incarnation: u128,
     /// The names in the engine's directory and its pool were synced under this lock already.
     pub(crate) parents_synced: bool,
+    /// What the engine holds of indexes.
+    pub(crate) indexes: &'a Arc<Indexes>,
 }
 
 impl Place<'_> {
@@ -347,7 +349,7 @@ fn create_log<I: Io>(
         generation: meta.generation,
     };
     let segments = vec![SegmentInfo::new(Offset(0), Some(salt))];
-    let shared = publish(place.name, &meta, end, segments, &report, None);
+    let shared = publish(place, &meta, end, segments, &report, None);
     Ok(OpenedLog {
         directory,
         pool: pool_directory(place.root),
@@ -435,7 +437,7 @@ pub(crate) fn read_tail<I: Io>(
 
 /// Returns what handles and readers see of a log that was just opened.
 pub(crate) fn publish(
-    name: &str,
+    place: &Place<'_>,
     meta: &LogMeta,
     end: Mark,
     segments: Vec<SegmentInfo>,
@@ -452,7 +454,7 @@ pub(crate) fn publish(
     };
     marks.assert_chain();
     LogShared::new(
-        name,
+        place.name,
         Published {
             marks,
             generation: meta.generation,
@@ -463,27 +465,8 @@ pub(crate) fn publish(
             quarantined: report.quarantined.clone(),
             failure: read_only.cloned(),
         },
+        place.indexes,
     )
-}
-
-/// Returns the saved index of a sealed segment, or an empty one.
-pub(crate) fn load_index<I: Io>(
-    io: &mut Blocking<I>,
-    directory: &Path,
-    base: Offset,
-) -> SparseIndex {
-    let path = directory.join(highwater_index::index_file_name(base.0));
-    let load = |io: &mut Blocking<I>| -> Result<SparseIndex> {
-        let (file, _) = io.open(&path, Access::Read, true)?;
-        let limit = to_u64(highwater_index::MAX_ENTRIES * 16 + 4096);
-        let length = to_usize(io.length(file)?.min(limit).next_multiple_of(BLOCK_BYTES));
-        let (buffer, count) = io.read(file, 0, AlignedBuffer::zeroed(length), length);
-        io.close(file)?;
-        let bytes = buffer.get(..count?).unwrap_or_default();
-        // Any fault: an empty index only costs time.
-        Ok(SparseIndex::decode(bytes, base.0).unwrap_or_else(|_| SparseIndex::new(base.0)))
-    };
-    load(io).unwrap_or_else(|_| SparseIndex::new(base.0))
 }
 
 pub(crate) fn random_u128<I: Io>(io: &mut Blocking<I>) -> u128 {

@@ -5,67 +5,25 @@
 //! records (D7). It never holds anything back: a reader that is too slow for a truncation gets
 //! [`ErrorKind::Trimmed`].
 
+mod batch;
+mod place;
+mod time;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use highwater_io::{Access, Blocking, Io};
+use highwater_io::{Blocking, Io};
 use highwater_segment::meta::EpochStart;
-use highwater_segment::scan::Chain;
 use highwater_segment::segment::segment_file_name;
-use highwater_segment::{
-    BatchHeader, Epoch, FIRST_BATCH, Generation, LogId, Offset, Position, Records,
-};
+use highwater_segment::{Generation, LogId, Offset};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Isolation;
-use crate::opening::load_index;
-use crate::recover::read_header;
 use crate::shared::{LogShared, SegmentInfo, was_cut_off};
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
-/// A batch that was read and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadBatch {
-    header: BatchHeader,
-    records: Vec<u8>,
-    from: Offset,
-}
-
-impl ReadBatch {
-    pub(crate) fn new(header: BatchHeader, records: &[u8], from: Offset) -> Self {
-        ReadBatch { header, records: records.to_vec(), from }
-    }
-
-    /// Returns the batch's header.
-    #[must_use]
-    pub fn header(&self) -> &BatchHeader {
-        &self.header
-    }
-
-    /// Returns the offset of the batch's first record; it may be below the one asked for, as
-    /// batches are never split.
-    #[must_use]
-    pub fn base_offset(&self) -> Offset {
-        self.header.base_offset
-    }
-
-    /// Returns the records from the asked offset on, in place.
-    pub fn records(
-        &self,
-    ) -> impl Iterator<
-        Item = std::result::Result<highwater_segment::Record<'_>, highwater_segment::RecordError>,
-    > {
-        let header = &self.header;
-        let records = Records::new(
-            &self.records,
-            header.record_count,
-            header.base_offset,
-            header.base_timestamp_ms,
-        );
-        let from = self.from;
-        records.filter(move |record| record.as_ref().map_or(true, |record| record.offset >= from))
-    }
-}
+pub use batch::ReadBatch;
+pub(crate) use time::first_at;
 
 /// Reads a log's batches in order. [`None`] means: nothing more below the mark for now; asking
 /// again later goes on where it was.
@@ -101,13 +59,14 @@ impl<I: Io> Reader<I> {
         directory: PathBuf,
         shared: Arc<LogShared>,
         log_id: LogId,
-        from: Offset,
+        from: Option<Offset>,
         isolation: Isolation,
     ) -> Result<Self> {
         let (generation, epochs, log_start) = {
             let published = shared.lock();
             (published.generation, Arc::clone(&published.epochs), published.marks.log_start)
         };
+        let from = from.unwrap_or(log_start);
         if from < log_start {
             return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", &shared.name)
                 .detail(format!("offset {from} is below the log's start {log_start}")));
@@ -127,6 +86,17 @@ impl<I: Io> Reader<I> {
             without_hints: None,
             failed: false,
         })
+    }
+
+    /// Moves to `offset`: the next batch is the one that holds it. Below the log's start the next
+    /// read says so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn seek(&mut self, offset: Offset) -> Result<()> {
+        self.drop_walker()?;
+        (self.from, self.next, self.failed) = (offset, offset, false);
+        Ok(())
     }
 
     fn next_batch(&mut self) -> Result<Option<ReadBatch>> {
@@ -277,74 +247,6 @@ impl<I: Io> Reader<I> {
         Error::new(ErrorKind::Corrupt { range: self.next..end }, "read log", &self.shared.name)
             .detail(format!("no segment holds offset {} (case T4)", self.next))
             .remedy("restore the segment from a copy")
-    }
-
-    /// Opens the segment that holds the next offset, at the nearest place the index knows.
-    /// `None`: the log was cut meanwhile.
-    fn find_place(&mut self) -> Result<Option<Walk>> {
-        let (info, rule, sealed) = {
-            let published = self.shared.lock();
-            if published.generation != self.generation || self.next < published.marks.log_start {
-                return Ok(None);
-            }
-            let at = published.segments.iter().rposition(|info| info.base <= self.next);
-            let info = at.and_then(|at| published.segments.get(at)).cloned();
-            let info = info.ok_or_else(|| self.missing(&published.segments))?;
-            let sealed = at.is_some_and(|at| at + 1 < published.segments.len());
-            let rule = published.rule_for(info.base);
-            (info, rule, sealed)
-        };
-        let path = self.directory.join(segment_file_name(info.base));
-        let file = match self.io.open(&path, Access::Read, true) {
-            Ok((file, _)) => file,
-            Err(_) if self.is_overtaken() => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let salt = match info.salt {
-            Some(salt) => salt,
-            None => match read_header(&mut self.io, file, self.log_id, info.base) {
-                Ok((_, Some(salt))) => salt,
-                other => {
-                    self.io.close(file)?;
-                    other?;
-                    if self.is_overtaken() {
-                        return Ok(None);
-                    }
-                    let range =
-                        info.base..self.successor_of(info.base).unwrap_or(info.base.plus(1));
-                    return Err(Error::new(
-                        ErrorKind::Corrupt { range },
-                        "read segment",
-                        &path.display().to_string(),
-                    )
-                    .detail("its header block is damaged (case S5)")
-                    .at(0));
-                }
-            },
-        };
-        if sealed && self.without_hints != Some(info.base) && info.index().entries().is_empty() {
-            let loaded = load_index(&mut self.io, &self.directory, info.base);
-            *info.index() = loaded;
-        }
-        let trusted = self.without_hints != Some(info.base);
-        let hint = trusted.then(|| info.index().lookup(self.next.0)).flatten();
-        let hint =
-            hint.filter(|(_, position)| *position > FIRST_BATCH.0 && position.is_multiple_of(8));
-        let (offset, position) = hint.map_or((info.base, FIRST_BATCH), |(offset, position)| {
-            (Offset(offset), Position(position))
-        });
-        let chain = Chain::new(salt, position, offset, Epoch(0), rule);
-        let walker = Walker::new(file, chain).with_tail(&self.shared, info.base);
-        Ok(Some(Walk { walker, base: info.base, by_hint: hint.is_some() }))
-    }
-
-    /// Begins anew at the segment's start: the index led nowhere, or behind a cut (D8).
-    fn forget_hints(&mut self) -> Result<()> {
-        let Some(base) = self.walker.as_ref().map(|walk| walk.base) else { return Ok(()) };
-        self.drop_walker()?;
-        self.without_hints = Some(base);
-        self.segment(base)?.index().truncate(0);
-        Ok(())
     }
 
     fn drop_walker(&mut self) -> Result<()> {

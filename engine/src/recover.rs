@@ -366,7 +366,7 @@ fn read_only(recovery: &Recovery<'_>, end: &End, findings: Findings) -> OpenedLo
     report.corrupt = Some(range);
     let mut shown = meta.clone();
     shown.log_start = meta.log_start.min(end.mark.offset);
-    let shared = publish(recovery.place.name, &shown, end.mark, segments, &report, Some(&error));
+    let shared = publish(recovery.place, &shown, end.mark, segments, &report, Some(&error));
     shared.lock().generation_mark = meta.flushed;
     OpenedLog {
         directory: recovery.directory.to_owned(),
@@ -467,7 +467,7 @@ fn carry_out<I: Io>(
     let sealed = infos.iter().map(|info| info.base).filter(|base| *base < placed.active.base);
     let bytes = meta.segment_bytes;
     let sealed = sealed.map(|base| Sealed { base, bytes, max_timestamp_ms: None }).collect();
-    let shared = publish(recovery.place.name, &meta, placed.end, infos, &report, None);
+    let shared = publish(recovery.place, &meta, placed.end, infos, &report, None);
     shared.lock().generation_mark = meta.flushed;
     let spares = take_stock(io, recovery.place.root, &meta)?;
     Ok(OpenedLog {

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use highwater_index::SparseIndex;
 use highwater_segment::meta::{EpochStart, Mark};
 use highwater_segment::scan::GenerationRule;
 use highwater_segment::{BatchHeader, Generation, Offset, Position, Salt};
 
 use crate::error::Error;
+use crate::indexes::{Indexes, SegmentIndex};
 use crate::marks::Marks;
 use crate::tail::Tail;
 use crate::watch::Lookout;
@@ -25,17 +25,12 @@ pub(crate) struct SegmentInfo {
     /// Known for the segments this process has opened; the others are checked at first use.
     pub(crate) salt: Option<Salt>,
     /// Hints where to start walking.
-    pub(crate) index: Arc<Mutex<SparseIndex>>,
+    pub(crate) index: Arc<SegmentIndex>,
 }
 
 impl SegmentInfo {
     pub(crate) fn new(base: Offset, salt: Option<Salt>) -> Self {
-        SegmentInfo { base, salt, index: Arc::new(Mutex::new(SparseIndex::new(base.0))) }
-    }
-
-    pub(crate) fn index(&self) -> MutexGuard<'_, SparseIndex> {
-        // A half-made index is still only hints.
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        SegmentInfo { base, salt, index: SegmentIndex::new(base) }
     }
 }
 
@@ -128,16 +123,19 @@ pub(crate) struct LogShared {
     pub(crate) name: String,
     /// What was just written, for readers.
     pub(crate) tail: Tail,
+    /// What the engine holds of indexes.
+    pub(crate) indexes: Arc<Indexes>,
     published: Mutex<Published>,
     /// Where those wait who watch the marks.
     pub(crate) lookout: Lookout,
 }
 
 impl LogShared {
-    pub(crate) fn new(name: &str, published: Published) -> Arc<Self> {
+    pub(crate) fn new(name: &str, published: Published, indexes: &Arc<Indexes>) -> Arc<Self> {
         Arc::new(LogShared {
             name: name.to_owned(),
             tail: Tail::default(),
+            indexes: Arc::clone(indexes),
             published: Mutex::new(published),
             lookout: Lookout::default(),
         })

@@ -51,6 +51,11 @@ impl Lookout {
         self.wake(state);
     }
 
+    /// Returns whether nothing will move any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         let tasks = std::mem::take(&mut state.tasks);
         let blocked = state.blocked > 0;

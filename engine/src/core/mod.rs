@@ -147,10 +147,12 @@ enum Flight {
     },
     MetaSlot,
     IndexOpen {
+        base: Offset,
         buffer: AlignedBuffer,
         length: usize,
     },
     IndexWrite {
+        base: Offset,
         file: FileId,
     },
     Close,
@@ -366,11 +368,14 @@ impl LogCore {
             (Flight::Recycle, result) => self.recycle_completed(result, turn),
             (Flight::NameSync { base }, result) => self.name_synced(base, result, turn),
             (Flight::MetaSlot, result) => self.meta_written(result, turn),
-            (Flight::IndexOpen { buffer, length }, result) => {
-                self.index_opened(result, buffer, length, turn);
+            (Flight::IndexOpen { base, buffer, length }, result) => {
+                self.index_opened(result, (base, buffer, length), turn);
             }
             // The index is derived data: an error costs time at the next start, nothing else.
-            (Flight::IndexWrite { file }, _) => self.submit_close(file, turn),
+            (Flight::IndexWrite { base, file }, _) => {
+                self.index_saved(base);
+                self.submit_close(file, turn);
+            }
             (Flight::Close | Flight::Leftover, _) => {}
         }
     }

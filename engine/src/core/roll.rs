@@ -3,6 +3,8 @@
 //! A roll waits until the previously sealed segment is flushed and `log.meta` says so: at most two
 //! segments ever hold unflushed bytes, and recovery scans at most those two.
 
+use std::sync::Arc;
+
 use highwater_index::index_file_name;
 use highwater_io::{
     Access, AlignedBuffer, FileId, IoError, IoErrorKind, OpenMode, Operation, Output,
@@ -15,6 +17,7 @@ use super::spare::Spare;
 use super::trim::Sealed;
 use super::write::{RESERVE_STEP_MIN, Tail};
 use super::{Flight, LogCore, Place, SegmentFile, Turn};
+use crate::indexes::SegmentIndex;
 use crate::shared::SegmentInfo;
 
 /// How far a roll has come.
@@ -307,28 +310,35 @@ impl LogCore {
         let active = self.active_mut();
         let segment = active.base;
         active.end = Some(Place { mark: Mark { offset, segment, position }, bytes });
-        let max_timestamp_ms = self.write_index(segment, turn);
+        let max_timestamp_ms = self.write_index(segment, offset, turn);
         self.note_sealed(Sealed { base: segment, bytes: position.0, max_timestamp_ms });
     }
 
-    /// Saves the sealed segment's index and returns its largest timestamp. Best effort, never
-    /// waited for.
-    fn write_index(&mut self, base: Offset, turn: &mut Turn<'_>) -> Option<i64> {
-        let info = {
-            let published = self.shared.lock();
-            published.segments.iter().find(|info| info.base == base).cloned()
-        };
-        let (bytes, max_timestamp_ms) = {
-            let info = info?;
-            let index = info.index();
-            (index.encode(), index.max_timestamp_ms())
+    fn index_of(&self, base: Offset) -> Option<Arc<SegmentIndex>> {
+        let published = self.shared.lock();
+        let info = published.segments.iter().rfind(|info| info.base == base);
+        info.map(|info| Arc::clone(&info.index))
+    }
+
+    /// Saves the index of a segment that was just sealed, and returns its largest timestamp. Best
+    /// effort, never waited for; one that began inside its segment is made anew by a reader that
+    /// needs it.
+    fn write_index(&mut self, base: Offset, end: Offset, turn: &mut Turn<'_>) -> Option<i64> {
+        let (index, salt) = (self.index_of(base)?, self.active().salt);
+        let (bytes, max_timestamp_ms) = index.grow(|index| {
+            let bytes = index.encode(salt.0, end.0);
+            (bytes, index.max_timestamp_ms().filter(|_| index.is_whole()))
+        })?;
+        let Some(bytes) = bytes else {
+            index.put_away();
+            return None;
         };
         let mut buffer = AlignedBuffer::zeroed(bytes.len());
         buffer.get_mut(..bytes.len())?.copy_from_slice(&bytes);
         let length = buffer.len();
         let path = self.directory.join(index_file_name(base.0));
         let mode = OpenMode { access: Access::CreateNew, direct: true };
-        let flight = Flight::IndexOpen { buffer, length };
+        let flight = Flight::IndexOpen { base, buffer, length };
         self.submit(flight, Operation::Open { path, mode }, turn);
         max_timestamp_ms
     }
@@ -336,13 +346,21 @@ impl LogCore {
     pub(super) fn index_opened(
         &mut self,
         result: Result<Output, IoError>,
-        buffer: AlignedBuffer,
-        length: usize,
+        (base, buffer, length): (Offset, AlignedBuffer, usize),
         turn: &mut Turn<'_>,
     ) {
         if let Ok(Output::File { file, .. }) = result {
             let operation = Operation::Write { file, position: 0, buffer, length, dsync: false };
-            self.submit(Flight::IndexWrite { file }, operation, turn);
+            self.submit(Flight::IndexWrite { base, file }, operation, turn);
+        } else {
+            self.index_saved(base);
+        }
+    }
+
+    /// The file has the index now, or a reader makes it anew.
+    pub(super) fn index_saved(&self, base: Offset) {
+        if let Some(index) = self.index_of(base) {
+            index.put_away();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Gathering groups, assigning offsets, writing, and moving `written`.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use highwater_io::{AlignedBuffer, IoError, IoErrorKind, Monotonic, Operation, Output, Token};
 use highwater_segment::builder::Stamp;
@@ -194,16 +194,18 @@ impl LogCore {
         // Who is told of an append finds it: the log's end is public before the ack is.
         self.publish();
         let context = self.ack_context(turn.now);
-        // A half-made index is still only hints.
-        let mut index =
-            index.as_ref().map(|index| index.lock().unwrap_or_else(PoisonError::into_inner));
-        for (waiter, hint) in group.drain(..) {
-            if let Some(index) = &mut index {
-                index.note(waiter.base.0, hint.position.0, hint.max_timestamp_ms);
-            }
+        if let Some(index) = &index {
+            let generation = self.keeper.generation().0;
+            index.grow(|index| {
+                for (waiter, hint) in &group {
+                    let (offset, position) = (waiter.base.0, hint.position.0);
+                    index.note(offset, position, generation, hint.max_timestamp_ms);
+                }
+            });
+        }
+        for (waiter, _) in group.drain(..) {
             self.waiters.push(waiter, &context, &mut self.counters);
         }
-        drop(index);
         self.group = group;
         assert_eq!(to_u64(at - prefix), plan.bytes, "the group is as long as planned");
         let rest = buffer.get_mut(at..span).unwrap_or_default();

@@ -1,19 +1,21 @@
 //! Reading a log's records from another process.
 
+mod time;
+
 use std::path::{Path, PathBuf};
 
 use highwater_io::threads::InlineIo;
-use highwater_io::{Blocking, Io};
+use highwater_io::{Blocking, FileId, Io};
 use highwater_segment::meta::Mark;
 use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::Chain;
-use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
+use highwater_segment::{Epoch, FIRST_BATCH, Offset, Salt};
 
 use super::tail::{Meaning, damage_error, find_tail, is_not_found, meaning_of};
 use super::{LogView, check_root};
 use crate::error::{Error, ErrorKind, Result};
+use crate::indexes::{self, Ask, SealedIndex, SealedSegment};
 use crate::marks::Isolation;
-use crate::opening::load_index;
 use crate::reader::ReadBatch;
 use crate::shared::generation_rule;
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
@@ -53,6 +55,32 @@ impl OutsideReader {
     pub fn open(dir: &Path, log: &str, from: Offset, isolation: Isolation) -> Result<Self> {
         OutsideReader::open_with(InlineIo::new(), dir, log, from, isolation)
     }
+
+    /// Opens the log for reading from its start on, wherever that is.
+    ///
+    /// # Errors
+    /// As [`open`](OutsideReader::open).
+    pub fn open_at_start(dir: &Path, log: &str, isolation: Isolation) -> Result<Self> {
+        OutsideReader::open_from(InlineIo::new(), (dir, log), None, isolation)
+    }
+
+    /// Opens the log for reading from the first record with a timestamp of `timestamp_ms`
+    /// (milliseconds since 1970) or later. If there is none yet, reads what comes behind the end.
+    /// Timestamps need not rise along a log: what follows the first can be older.
+    ///
+    /// # Errors
+    /// As [`open`](OutsideReader::open); [`ErrorKind::Corrupt`] for damage on the way, which may
+    /// hold the record.
+    pub fn open_at_time(
+        dir: &Path,
+        log: &str,
+        timestamp_ms: i64,
+        isolation: Isolation,
+    ) -> Result<Self> {
+        let mut reader = OutsideReader::open_at_start(dir, log, isolation)?;
+        reader.seek_time(timestamp_ms)?;
+        Ok(reader)
+    }
 }
 
 impl<I: Io> OutsideReader<I> {
@@ -67,12 +95,23 @@ impl<I: Io> OutsideReader<I> {
         from: Offset,
         isolation: Isolation,
     ) -> Result<Self> {
+        Self::open_from(io, (dir, log), Some(from), isolation)
+    }
+
+    /// Opens the log for reading from an offset, or from its start.
+    fn open_from(
+        io: I,
+        (dir, log): (&Path, &str),
+        from: Option<Offset>,
+        isolation: Isolation,
+    ) -> Result<Self> {
         let mut io = Blocking::new(io);
         check_root(&mut io, dir)?;
         let view = LogView::load(&mut io, dir, log)?;
         // A log whose making a kill cut short holds nothing yet.
         let never_made = view.case == MetaCase::M1NeverCreated;
         let log_start = if never_made { Offset(0) } else { view.meta()?.log_start };
+        let from = from.unwrap_or(log_start);
         if from < log_start {
             return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", log)
                 .detail(format!("offset {from} is below the log's start {log_start}")));
@@ -126,7 +165,7 @@ impl<I: Io> OutsideReader<I> {
                 Err(WalkError::Stop(_)) if walk.by_hint => {
                     // The index is only a hint: the segment's own start is the truth.
                     self.io.close(walk.walker.file())?;
-                    self.walk = self.start(walk.base, None)?;
+                    self.walk = self.start(walk.base, false)?;
                 }
                 Err(WalkError::Stop(stop)) => {
                     let meaning = meaning_of(
@@ -174,15 +213,7 @@ impl<I: Io> OutsideReader<I> {
                 .detail(format!("no segment holds offset {} (case T4)", self.next))
                 .remedy("restore the segment from a copy"));
         };
-        let sealed = self.view.successor(base).is_some();
-        let hint = if sealed && self.next > base {
-            load_index(&mut self.io, &self.view.directory, base).lookup(self.next.0)
-        } else {
-            None
-        };
-        let fits =
-            |(_, position): &(u64, u64)| *position >= FIRST_BATCH.0 && position.is_multiple_of(8);
-        match self.start(base, hint.filter(fits)) {
+        match self.start(base, self.next > base) {
             // Trimmed or cut off between the two looks.
             Err(error) if is_not_found(&error) && self.is_outdated(base)? => {
                 self.look_anew()?;
@@ -226,7 +257,8 @@ impl<I: Io> OutsideReader<I> {
         Ok(())
     }
 
-    fn start(&mut self, base: Offset, hint: Option<(u64, u64)>) -> Result<Option<Walk>> {
+    /// Begins to walk in a segment: at the place its index knows, or at its start.
+    fn start(&mut self, base: Offset, by_index: bool) -> Result<Option<Walk>> {
         let (file, fact, salt) = self.view.open_segment(&mut self.io, base)?;
         let meta = self.view.meta()?;
         let (Some(salt), HeaderFact::Good) = (salt, fact) else {
@@ -235,12 +267,36 @@ impl<I: Io> OutsideReader<I> {
             self.io.close(file)?;
             return self.bad_header(base, found?.proven);
         };
-        let rule = generation_rule(meta.generation, &meta.flushed, base);
-        let (offset, position) = hint
-            .map_or((base, FIRST_BATCH), |(offset, position)| (Offset(offset), Position(position)));
+        let (rule, epochs) =
+            (generation_rule(meta.generation, &meta.flushed, base), meta.epochs.clone());
+        let index = if by_index { self.load_index(base, file, salt)? } else { None };
+        let hint = index.and_then(|index| index.ask(Ask::Offset(self.next)).flatten());
+        let (offset, position) = hint.unwrap_or((base, FIRST_BATCH));
         let chain = Chain::new(salt, position, offset, Epoch(0), rule);
-        let walker = Walker::new(file, chain).with_epochs(meta.epochs.clone());
+        let walker = Walker::new(file, chain).with_epochs(epochs);
         Ok(Some(Walk { walker, base, by_hint: hint.is_some() }))
+    }
+
+    /// Returns the index of a sealed segment, if there is one that fits. Nothing is rebuilt here,
+    /// as nothing could be kept.
+    fn load_index(
+        &mut self,
+        base: Offset,
+        file: FileId,
+        salt: Salt,
+    ) -> Result<Option<SealedIndex>> {
+        let Some(end) = self.view.successor(base) else { return Ok(None) };
+        let meta = self.view.meta()?;
+        let segment = SealedSegment {
+            directory: &self.view.directory,
+            file,
+            base,
+            end,
+            salt,
+            rule: generation_rule(meta.generation, &meta.flushed, base),
+            epochs: &meta.epochs,
+        };
+        Ok(indexes::load(&mut self.io, &segment))
     }
 
     /// A header that does not verify: damage, unless the segment is just being made.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use highwater_index::{SparseIndex, index_file_name};
+use highwater_index::{IndexView, index_file_name};
 use highwater_io::threads::InlineIo;
 use highwater_io::{Access, AlignedBuffer, Blocking, Io};
 use highwater_segment::meta::{MAX_EPOCHS, META_FILE_NAME, SLOT_BYTES, slot_of};
@@ -412,11 +412,11 @@ impl Verifier<'_> {
             }
             let path = self.view.directory.join(name);
             let Ok((file, _)) = io.open(&path, Access::Read, true) else { continue };
-            let limit = highwater_index::MAX_ENTRIES * 16 + 4096;
+            let limit = highwater_index::MAX_FILE_BYTES.next_multiple_of(4096);
             let length = io.length(file).map_or(0, to_usize).min(limit).next_multiple_of(4096);
             let (buffer, count) = io.read(file, 0, AlignedBuffer::zeroed(length), length);
             let bytes = buffer.get(..count.unwrap_or(0)).unwrap_or_default();
-            if let Err(fault) = SparseIndex::decode(bytes, base.0) {
+            if let Err(fault) = IndexView::decode(bytes, base.0) {
                 let path = path.display();
                 self.verdict.notes.push(format!("{path} is not usable ({fault:?}); it is rebuilt"));
             }

@@ -2,6 +2,7 @@
 
 mod basics;
 mod gone;
+mod index;
 mod local;
 mod metrics;
 mod outside;

@@ -14,10 +14,10 @@ const RECORDS_CRC_AT: usize = 44;
 const BLOCK_CRC_AT: usize = 12;
 /// The length of both.
 pub(crate) const BLOCK: usize = 4096;
-/// The length of an index file's header; the count ends before the checksum, which ends it.
-pub(crate) const INDEX_HEADER_BYTES: usize = 32;
-const INDEX_COUNT_AT: usize = 16;
-const INDEX_CRC_AT: usize = 24;
+/// The length of an index file's header.
+pub(crate) const INDEX_HEADER_BYTES: usize = 64;
+const INDEX_CRC_AT: usize = 8;
+const INDEX_COUNT_AT: usize = 12;
 /// The length of one entry.
 pub(crate) const INDEX_ENTRY_BYTES: usize = 16;
 
@@ -68,14 +68,15 @@ pub(crate) fn seal_all_batches(bytes: &mut [u8], records: bool) {
 
 /// Makes the checksum of an index file fit, if all the entries it counts are there.
 pub(crate) fn seal_index(file: &mut [u8]) {
-    let Some(count) = file.get(INDEX_COUNT_AT..INDEX_COUNT_AT + 8) else { return };
-    let count = u64::from_le_bytes(count.try_into().expect("eight bytes"));
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if file.len() < INDEX_HEADER_BYTES {
+        return;
+    }
+    let count = usize::try_from(word_at(file, INDEX_COUNT_AT)).unwrap_or(usize::MAX);
     let Some(entries) = count.checked_mul(INDEX_ENTRY_BYTES) else { return };
     let Some(end) = entries.checked_add(INDEX_HEADER_BYTES) else { return };
-    let Some(body) = file.get(INDEX_HEADER_BYTES..end) else { return };
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&file[..INDEX_CRC_AT]), body);
-    file[INDEX_CRC_AT..INDEX_HEADER_BYTES].copy_from_slice(&u64::from(sum).to_le_bytes());
+    let Some(whole) = file.get(..end) else { return };
+    let sum = sum_with_hole(whole, INDEX_CRC_AT);
+    file[INDEX_CRC_AT..INDEX_CRC_AT + 4].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Checks both checksums of the batch at the start of `bytes` and the zeros of its padding.

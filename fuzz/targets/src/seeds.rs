@@ -77,11 +77,11 @@ fn filler(position: Position, next: Offset) -> Vec<u8> {
 fn index_file() -> Vec<u8> {
     let mut index = SparseIndex::new(10);
     for entry in 0..20 {
-        index.note(10 + 3 * entry, 4096 + 5000 * entry, 7);
+        index.note(10 + 3 * entry, 4096 + 5000 * entry, 2, 7);
     }
     let mut bytes: Vec<u8> =
         [10_u64, 9, 10, 40, u64::MAX].iter().flat_map(|n| n.to_le_bytes()).collect();
-    bytes.extend(index.encode());
+    bytes.extend(index.encode(5, 70).unwrap_or_default());
     bytes
 }
 
