@@ -110,6 +110,20 @@ pub(crate) fn log_name(name: &str) -> Result<String, String> {
     Err("a name is 1 to 249 of a-z A-Z 0-9 . _ - and does not start with a dot".to_owned())
 }
 
+/// Reads a point in time: milliseconds since 1970, or as RFC 3339 writes it. Returns milliseconds
+/// since 1970; what is finer is rounded up, to the first whole one that is not before it.
+pub(crate) fn timestamp_ms(text: &str) -> Result<i64, String> {
+    if let Ok(milliseconds) = text.parse() {
+        return Ok(milliseconds);
+    }
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        "neither milliseconds since 1970 nor a time such as 2026-01-31T12:00:00Z".to_owned()
+    })?;
+    let whole = time.as_millisecond();
+    let is_later = time.as_nanosecond() > i128::from(whole) * 1_000_000;
+    Ok(whole + i64::from(is_later))
+}
+
 /// Reads a number of bytes: digits, and KiB, MiB or GiB behind them if wanted.
 pub(crate) fn byte_count(text: &str) -> Result<u64, String> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
@@ -213,6 +227,25 @@ mod tests {
             "Group",
         ] {
             assert!(flush_policy(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_milliseconds_or_rfc_3339_and_round_to_the_first_that_is_not_before() {
+        for (text, time) in [
+            ("0", 0),
+            ("-5", -5),
+            ("1769860800000", 1_769_860_800_000),
+            ("2026-01-31T12:00:00Z", 1_769_860_800_000),
+            ("2026-01-31T13:00:00+01:00", 1_769_860_800_000),
+            ("2026-01-31T12:00:00.0001Z", 1_769_860_800_001),
+            ("1969-12-31T23:59:59.9999Z", 0),
+            ("1969-12-31T23:59:59.9989Z", -1),
+        ] {
+            assert_eq!(timestamp_ms(text), Ok(time), "{text}");
+        }
+        for bad in ["", "now", "1.5", "2026-01-31", "2026-01-31T12:00:00", "1e3"] {
+            assert!(timestamp_ms(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,9 +2,9 @@
 
 use clap::ValueEnum;
 use highwater::inspect::{OutsideReader, summaries};
-use highwater::{ErrorKind, Offset, Record};
+use highwater::{Offset, Record};
 
-use crate::args::{IsolationName, LogPlace};
+use crate::args::{self, IsolationName, LogPlace};
 use crate::output::{Exit, Failure, Output, tell};
 use crate::text::JsonRecord;
 
@@ -12,6 +12,7 @@ const EXAMPLE: &str = "\
 Examples:
   highwater read --dir ./data --log demo
   highwater read --dir ./data --log demo --from 1000 --max 10 --format jsonl
+  highwater read --dir ./data --log demo --from-time 2026-01-31T12:00:00Z
 
 Ends at the last record there is, also beside a running append. Damage ends it with exit code 6
 and a message, never silently.";
@@ -25,6 +26,12 @@ pub(crate) struct Arguments {
     /// The first offset to read [default: the first there is].
     #[arg(long, value_name = "OFFSET")]
     from: Option<u64>,
+    /// Begin at the first record whose timestamp is TIME or later: milliseconds since 1970, or a
+    /// time such as 2026-01-31T12:00:00Z. Timestamps need not rise along a log: what follows can
+    /// be older.
+    #[arg(long, value_name = "TIME", value_parser = args::timestamp_ms, conflicts_with = "from",
+          allow_hyphen_values = true)]
+    from_time: Option<i64>,
     /// The most records to read [default: all there are].
     #[arg(long, value_name = "N")]
     max: Option<u64>,
@@ -57,13 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 
 fn open(arguments: &Arguments) -> highwater::Result<OutsideReader> {
     let (dir, log) = (&arguments.place.dir, &arguments.place.log);
-    let at = |offset| OutsideReader::open(dir, log, offset, arguments.isolation.into());
-    match arguments.from {
-        Some(offset) => at(Offset(offset)),
-        None => at(Offset(0)).or_else(|error| match error.kind() {
-            ErrorKind::Trimmed { log_start } => at(*log_start),
-            _ => Err(error),
-        }),
+    let isolation = arguments.isolation.into();
+    match (arguments.from, arguments.from_time) {
+        (Some(offset), _) => OutsideReader::open(dir, log, Offset(offset), isolation),
+        (None, Some(time)) => OutsideReader::open_at_time(dir, log, time, isolation),
+        (None, None) => OutsideReader::open_at_start(dir, log, isolation),
     }
 }
 

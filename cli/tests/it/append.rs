@@ -63,6 +63,25 @@ fn read_starts_and_ends_where_it_is_told() {
 }
 
 #[test]
+fn read_begins_at_a_time_and_times_are_refused_before_anything_is_opened() {
+    let scratch = Scratch::new("from-time");
+    scratch.append(&[], b"one\n");
+    let first = scratch.read(&["--format", "jsonl"]).exits(0).json_lines();
+    let time = first[0]["timestamp_ms"].as_i64().unwrap();
+    while scratch.append(&["--acks", "jsonl"], b"two\n").json_lines().is_empty() {}
+    let at = |time: &str| scratch.read(&["--from-time", time]).exits(0).out;
+    assert_eq!(at(&time.to_string()), b"one\ntwo\n");
+    assert_eq!(at("-1"), b"one\ntwo\n");
+    assert_eq!(at("1970-01-01T01:00:00+01:00"), b"one\ntwo\n");
+    assert_eq!(at("2999-12-31T23:59:59.9999Z"), b"");
+    assert_eq!(at(&i64::MAX.to_string()), b"");
+    for bad in ["", "yesterday", "1.5", "2026-01-31", "99999999999999999999"] {
+        scratch.read(&["--from-time", bad]).refuses(2, &["1970"]);
+    }
+    scratch.read(&["--from-time", "5", "--from", "5"]).refuses(2, &["--from"]);
+}
+
+#[test]
 fn records_as_json_give_back_their_bytes() {
     let scratch = Scratch::new("json-records");
     scratch.append(&[], b"text \"quoted\"\n\xff\x00\n\n");
