@@ -4,7 +4,9 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use highwater::{Engine, Error, FlushPolicy, Log, LogOptions, Offset, Options, Outcome};
+use highwater::{
+    Compression, Engine, Error, FlushPolicy, Log, LogOptions, Offset, Options, Outcome,
+};
 use highwater_io::clock::monotonic_now;
 use serde::Serialize;
 
@@ -45,6 +47,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_RECORDS_MAX)))]
     batch_records: Option<u32>,
+    /// How batches are compressed: none, lz4, zstd, or zstd:LEVEL. One that does not get smaller
+    /// by an eighth is stored as it is.
+    #[arg(long, value_name = "CODEC", default_value = "none", value_parser = args::compression)]
+    compression: Compression,
     /// The most batches appended and not yet acked.
     #[arg(long, value_name = "N", default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
@@ -123,6 +129,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let batching = Batching {
         ack: arguments.ack.into(),
         exactly: arguments.batch_records,
+        compression: arguments.compression,
         in_flight: arguments.in_flight,
         print: arguments.acks.is_some(),
     };

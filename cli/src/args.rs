@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use highwater::{Ack, BackendChoice, FlushPolicy, Isolation, MAX_NAME_BYTES};
+use highwater::segment::compression::ZSTD_LEVELS;
+use highwater::{Ack, BackendChoice, Compression, FlushPolicy, Isolation, MAX_NAME_BYTES};
 use highwater_segment::{BLOCK_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 
 /// The directory of an engine.
@@ -177,6 +178,33 @@ pub(crate) fn flush_policy(text: &str) -> Result<FlushPolicy, String> {
     Ok(policy)
 }
 
+/// Reads how batches are compressed: `none`, `lz4`, `zstd` or `zstd:LEVEL`.
+pub(crate) fn compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "none" => return Ok(Compression::None),
+        "lz4" => return Ok(Compression::Lz4),
+        "zstd" => return Ok(Compression::ZSTD),
+        _ => {}
+    }
+    let level = text.strip_prefix("zstd:").and_then(|digits| number(digits).ok());
+    let level = level.and_then(|level| i32::try_from(level).ok());
+    match level.filter(|level| ZSTD_LEVELS.contains(level)) {
+        Some(level) => Ok(Compression::Zstd { level }),
+        None => {
+            let (first, last) = (ZSTD_LEVELS.start(), ZSTD_LEVELS.end());
+            Err(format!("none, lz4, zstd, or zstd:LEVEL with a level from {first} to {last}"))
+        }
+    }
+}
+
+/// Returns a compression as `--compression` takes it.
+pub(crate) fn compression_text(compression: Compression) -> String {
+    match compression {
+        Compression::Zstd { level } => format!("zstd:{level}"),
+        other => other.codec().name().to_owned(),
+    }
+}
+
 fn number(digits: &str) -> Result<u64, String> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if !all_digits {
@@ -246,6 +274,17 @@ mod tests {
         }
         for bad in ["", "now", "1.5", "2026-01-31", "2026-01-31T12:00:00", "1e3"] {
             assert!(timestamp_ms(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn compressions_are_read_as_they_are_shown_and_levels_are_checked() {
+        for text in ["none", "lz4", "zstd:1", "zstd:3", "zstd:22"] {
+            assert_eq!(compression(text).map(compression_text), Ok(text.to_owned()));
+        }
+        assert_eq!(compression("zstd"), Ok(Compression::Zstd { level: 3 }));
+        for bad in ["", "gzip", "lz4:1", "zstd:", "zstd:0", "zstd:23", "zstd:-1", "ZSTD"] {
+            assert!(compression(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
-use highwater::{Ack, BatchBuilder, Log, MAX_BATCH_BYTES};
+use highwater::{Ack, BatchBuilder, Compression, Log, MAX_BATCH_BYTES};
 use highwater_segment::{FIRST_BATCH, MIN_SEGMENT_BYTES};
 
 use crate::acks::{AckEnd, Sent, wait_for_all};
@@ -24,6 +24,7 @@ pub(crate) struct Batching {
     pub(crate) ack: Ack,
     /// Exactly so many lines in a batch.
     pub(crate) exactly: Option<u32>,
+    pub(crate) compression: Compression,
     /// The most batches that are not acked.
     pub(crate) in_flight: u32,
     /// Whether to print the acks.
@@ -63,6 +64,7 @@ pub(crate) fn append_input(log: &Log, batching: Batching) -> Result<(Stop, AckEn
         log: log.clone(),
         ack: batching.ack,
         exactly: batching.exactly,
+        compression: batching.compression,
         builder: BatchBuilder::default(),
         bytes: 0,
         lines: 0,
@@ -86,6 +88,7 @@ struct Batcher {
     log: Log,
     ack: Ack,
     exactly: Option<u32>,
+    compression: Compression,
     builder: BatchBuilder,
     /// The bytes of the lines in `builder`.
     bytes: u64,
@@ -161,6 +164,7 @@ impl Batcher {
         let lines = self.lines - records + 1..=self.lines;
         let bytes = std::mem::take(&mut self.bytes);
         let batch = std::mem::take(&mut self.builder)
+            .compression(self.compression)
             .build()
             .map_err(|error| refused(&format!("cannot append: {error}"), Exit::Error, &lines))?;
         if self.slots.send(()).is_err() {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use highwater::ReadBatch;
 use highwater::inspect::{DumpItem, dump};
+use highwater::{Codec, ReadBatch};
 use highwater_segment::{BatchHeader, LogMeta, SegmentHeader};
 use serde::Serialize;
 
@@ -53,6 +53,11 @@ enum Item<'a> {
         file: String,
         #[serde(flatten)]
         header: Header,
+        codec: &'static str,
+        /// As they are stored.
+        records_bytes: usize,
+        /// Decompressed; `null` where that cannot be done.
+        uncompressed_bytes: Option<usize>,
         #[serde(skip_serializing_if = "Option::is_none")]
         records: Option<JsonBatchRecords<'a>>,
     },
@@ -184,6 +189,9 @@ fn json_item(item: DumpItem<'_>, with_records: bool) -> Item<'_> {
         DumpItem::Batch { file, batch } => Item::Batch {
             file: name(file),
             header: header_of(batch.header()),
+            codec: batch.codec().name(),
+            records_bytes: batch.stored().bytes().len(),
+            uncompressed_bytes: uncompressed_bytes(batch),
             records: with_records.then_some(JsonBatchRecords(batch)),
         },
         DumpItem::Filler { file, end_position } => Item::Filler { file: name(file), end_position },
@@ -283,16 +291,26 @@ fn text_item(item: DumpItem<'_>) -> String {
         DumpItem::Segment { file, length, header: Err(fault) } => {
             format!("segment {}: {length} bytes, header: {fault}", file.display())
         }
-        DumpItem::Batch { batch, .. } => text_header(batch.header()),
+        DumpItem::Batch { batch, .. } => text_header(batch),
         DumpItem::Filler { end_position, .. } => format!("filler up to byte {end_position}"),
         DumpItem::Stop { position, what, .. } => format!("stop at byte {position}: {what}"),
     }
 }
 
-fn text_header(header: &BatchHeader) -> String {
+fn uncompressed_bytes(batch: &ReadBatch) -> Option<usize> {
+    batch.stored().plain().ok().map(<[u8]>::len)
+}
+
+fn text_header(batch: &ReadBatch) -> String {
+    let header = batch.header();
+    let codec = match (batch.codec(), uncompressed_bytes(batch)) {
+        (Codec::None, _) => String::new(),
+        (codec, Some(bytes)) => format!(" codec {} of {bytes} bytes", codec.name()),
+        (codec, None) => format!(" codec {} that cannot be undone", codec.name()),
+    };
     format!(
         "batch at byte {}: offsets {}..{} in {} bytes, generation {} epoch {} flush_mark {} salt \
-         {:08x} records_crc {:08x} attributes {:04x} timestamps {}..={} producer {} {} sequence {}",
+         {:08x} records_crc {:08x} attributes {:04x}{codec} timestamps {}..={} producer {} {} sequence {}",
         header.position,
         header.base_offset,
         header.end_offset(),

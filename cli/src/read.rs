@@ -83,7 +83,9 @@ fn print(reader: OutsideReader, arguments: &Arguments, output: &mut Output) -> R
         for record in batch?.records() {
             let record = record.map_err(|error| {
                 let log = &arguments.place.log;
-                Failure::new(Exit::Corruption, format!("cannot read log {log}: {error}"))
+                // What another build can read is no damage.
+                let exit = if error.is_of_this_build { Exit::Error } else { Exit::Corruption };
+                Failure::new(exit, format!("cannot read log {log}: {error}"))
             })?;
             print_record(&record, arguments.format, output)?;
             left -= 1;

@@ -86,8 +86,8 @@ pub use watch::{Moved, Watcher};
 
 pub use highwater_segment as segment;
 pub use highwater_segment::{
-    BatchBuilder, BuildError, Epoch, Generation, MAX_BATCH_BYTES, MAX_RECORD_BYTES, Offset,
-    Position, Record, RecordBatch, RecordError,
+    BatchBuilder, BuildError, Codec, Compression, Epoch, Generation, MAX_BATCH_BYTES,
+    MAX_RECORD_BYTES, Offset, Position, Record, RecordBatch, RecordError,
 };
 
 /// The README's example is compiled and run with the tests.

@@ -4,6 +4,7 @@ use zerocopy::byteorder::little_endian::{I16, I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::bytes::{crc_with_hole, to_u64};
+use crate::compression::{Codec, MAX_UNCOMPRESSED_BYTES};
 use crate::types::{Epoch, Generation, Offset, Position};
 use crate::{BLOCK_BYTES, MAX_BATCH_BYTES};
 
@@ -17,8 +18,13 @@ const CRC_AT: usize = 4;
 pub const ATTRIBUTE_FILLER: u16 = 1 << 15;
 /// Attribute bit: the timestamps were given by the log, not by the producer (as in Kafka).
 pub const ATTRIBUTE_LOG_APPEND_TIME: u16 = 1 << 3;
+/// Attribute bits: how the records are compressed (as in Kafka); see
+/// [`Codec`](crate::compression::Codec). Whether this build knows the codec is the reader's
+/// question: a batch of a newer build is never taken for damage.
+pub const ATTRIBUTE_CODEC_MASK: u16 = 0b111;
 /// All attribute bits of version 1; the others are zero.
-pub const ATTRIBUTES_KNOWN: u16 = ATTRIBUTE_FILLER | ATTRIBUTE_LOG_APPEND_TIME;
+pub const ATTRIBUTES_KNOWN: u16 =
+    ATTRIBUTE_FILLER | ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_CODEC_MASK;
 /// The producer id of a batch without one.
 pub const NO_PRODUCER: i64 = -1;
 
@@ -107,6 +113,12 @@ impl BatchHeader {
     #[must_use]
     pub fn is_filler(&self) -> bool {
         self.attributes & ATTRIBUTE_FILLER != 0
+    }
+
+    /// Returns how the records are compressed.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        Codec::of_attributes(self.attributes)
     }
 
     /// Returns the offset behind the last record.
@@ -212,10 +224,15 @@ impl BatchHeader {
         if !(HEADER_BYTES..=MAX_BATCH_BYTES).contains(&total) {
             return Some("total_bytes");
         }
-        if self.attributes & !ATTRIBUTES_KNOWN != 0 {
+        let compressed_filler = self.is_filler() && self.codec() != Codec::None;
+        if self.attributes & !ATTRIBUTES_KNOWN != 0 || compressed_filler {
             return Some("attributes");
         }
-        let records = to_u64(self.records_bytes());
+        // What is compressed can be short, but not hold more than any batch.
+        let records = match self.codec() {
+            Codec::None => to_u64(self.records_bytes()),
+            _ => to_u64(MAX_UNCOMPRESSED_BYTES),
+        };
         let count = u64::from(self.record_count);
         let count_fits = if self.is_filler() {
             count == 0 && to_u64(total) <= BLOCK_BYTES && total.is_multiple_of(8)
@@ -297,7 +314,9 @@ pub(crate) mod tests {
         };
         check(|h| h.total_bytes = 87, "total_bytes");
         check(|h| h.total_bytes = (32 << 20) + 1, "total_bytes");
-        check(|h| h.attributes = 1, "attributes");
+        check(|h| h.attributes = 1 << 4, "attributes");
+        check(|h| h.attributes = ATTRIBUTE_FILLER | 3, "attributes");
+        check(|h| (h.attributes, h.record_count) = (3, 5 << 20), "record_count");
         check(|h| h.record_count = 0, "record_count");
         check(|h| h.record_count = 3, "record_count");
         check(|h| h.base_offset = Offset(u64::MAX), "base_offset");

@@ -2,7 +2,9 @@
 
 use crate::batch::{ATTRIBUTE_LOG_APPEND_TIME, BatchHeader, HEADER_BYTES, NO_PRODUCER};
 use crate::bytes::to_u64;
+use crate::compression::{Codec, Compression, ZSTD_LEVELS, compress};
 use crate::record::{MAX_HEADERS, Records, put_varint, varint_bytes};
+use crate::stored::StoredRecords;
 use crate::types::{Epoch, Generation, Offset, Position};
 use crate::{MAX_BATCH_BYTES, MAX_RECORD_BYTES};
 
@@ -12,7 +14,7 @@ pub type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 /// A batch that has no place in a log yet: encoded and summed records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordBatch {
-    records: Vec<u8>,
+    records: StoredRecords,
     record_count: u32,
     records_crc: u32,
     /// `None`: the log gives the time of the append.
@@ -55,20 +57,28 @@ impl RecordBatch {
     /// Returns the bytes the batch takes on disk, header and padding included.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        to_u64(HEADER_BYTES + self.records.len()).next_multiple_of(8)
+        to_u64(HEADER_BYTES + self.records_bytes().len()).next_multiple_of(8)
     }
 
-    /// Returns the encoded records.
+    /// Returns the encoded records as they are stored: compressed, if that was asked for and was
+    /// worth it.
     #[must_use]
     pub fn records_bytes(&self) -> &[u8] {
-        &self.records
+        self.records.bytes()
     }
 
-    /// Returns the records as they would be read at `base_offset`.
+    /// Returns how they are compressed.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.records.codec()
+    }
+
+    /// Returns the records as they would be read at `base_offset`. Compressed ones are
+    /// decompressed, once.
     #[must_use]
     pub fn records(&self, base_offset: Offset) -> Records<'_> {
         let base = self.base_timestamp_ms.unwrap_or_default();
-        Records::new(&self.records, self.record_count, base_offset, base)
+        self.records.records(self.record_count, base_offset, base)
     }
 
     /// Returns the header of this batch at the place `stamp` gives it.
@@ -79,13 +89,13 @@ impl RecordBatch {
     pub fn header(&self, stamp: &Stamp) -> BatchHeader {
         assert!(stamp.flush_mark <= stamp.base_offset, "D2: the flush mark is ahead of the log");
         let base_timestamp_ms = self.base_timestamp_ms.unwrap_or(stamp.now_ms);
-        let attributes =
-            if self.base_timestamp_ms.is_some() { 0 } else { ATTRIBUTE_LOG_APPEND_TIME };
+        let time = if self.base_timestamp_ms.is_some() { 0 } else { ATTRIBUTE_LOG_APPEND_TIME };
         BatchHeader {
             salt: stamp.salt,
             generation: stamp.generation,
             position: stamp.position,
-            total_bytes: u32::try_from(HEADER_BYTES + self.records.len()).unwrap_or(u32::MAX),
+            total_bytes: u32::try_from(HEADER_BYTES + self.records_bytes().len())
+                .unwrap_or(u32::MAX),
             record_count: self.record_count,
             base_offset: stamp.base_offset,
             leader_epoch: stamp.leader_epoch,
@@ -96,7 +106,7 @@ impl RecordBatch {
             producer_id: NO_PRODUCER,
             base_sequence: -1,
             producer_epoch: -1,
-            attributes,
+            attributes: time | self.codec().attribute_bits(),
         }
     }
 }
@@ -121,6 +131,16 @@ pub enum BuildError {
         /// How many.
         count: usize,
     },
+    /// This build lacks the feature of the codec's name.
+    CodecNotBuiltIn {
+        /// Which.
+        codec: Codec,
+    },
+    /// The level is none of [`ZSTD_LEVELS`].
+    CompressionLevel {
+        /// Which.
+        level: i32,
+    },
 }
 
 impl std::fmt::Display for BuildError {
@@ -137,6 +157,14 @@ impl std::fmt::Display for BuildError {
             ),
             BuildError::TooManyHeaders { count } => {
                 write!(f, "a record has {count} headers, more than the maximum of {MAX_HEADERS}")
+            }
+            BuildError::CodecNotBuiltIn { codec } => {
+                let name = codec.name();
+                write!(f, "this build cannot compress with {name}; build with feature `{name}`")
+            }
+            BuildError::CompressionLevel { level } => {
+                let (first, last) = (ZSTD_LEVELS.start(), ZSTD_LEVELS.end());
+                write!(f, "zstd has no level {level}; give one of {first} to {last}")
             }
         }
     }
@@ -160,6 +188,7 @@ pub struct BatchBuilder {
     record_count: u32,
     base_timestamp_ms: Option<i64>,
     max_delta_ms: i64,
+    compression: Compression,
     error: Option<BuildError>,
 }
 
@@ -171,6 +200,24 @@ impl BatchBuilder {
     pub fn with_capacity(bytes: usize) -> Self {
         let records = Vec::with_capacity(bytes.min(MAX_BATCH_BYTES));
         BatchBuilder { records, ..BatchBuilder::default() }
+    }
+
+    /// Has the records compressed by [`build`](Self::build), on its thread. A batch that does not
+    /// get smaller by an eighth is stored as it is. The limits are those of a batch that is not
+    /// compressed.
+    ///
+    /// ```
+    /// use highwater_segment::{Compression, RecordBatch};
+    /// # if cfg!(not(feature = "lz4")) { return Ok(()) }
+    /// let batch = RecordBatch::builder().compression(Compression::Lz4);
+    /// let batch = batch.value(&[b'a'; 4096]).build()?;
+    /// assert!(batch.disk_bytes() < 200);
+    /// # Ok::<(), highwater_segment::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
     }
 
     /// Adds a record with a key and a value.
@@ -272,16 +319,17 @@ impl BatchBuilder {
         self.record_count
     }
 
-    /// Returns how many bytes the batch would take on disk so far.
+    /// Returns how many bytes the batch would take on disk so far, uncompressed.
     #[must_use]
     pub fn disk_bytes(&self) -> usize {
         HEADER_BYTES + self.records.len()
     }
 
-    /// Returns the batch. The checksum of the records is made here, on the producer's thread.
+    /// Returns the batch. Records are compressed and their checksum is made here, on the producer's
+    /// thread.
     ///
     /// # Errors
-    /// [`BuildError`]: what did not fit, or that there is no record.
+    /// [`BuildError`]: what did not fit, that there is no record, or why they cannot be compressed.
     pub fn build(self) -> Result<RecordBatch, BuildError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -289,9 +337,13 @@ impl BatchBuilder {
         if self.record_count == 0 {
             return Err(BuildError::Empty);
         }
+        let records = match compress(&self.records, self.compression)? {
+            Some(compressed) => StoredRecords::new(compressed, self.compression.codec()),
+            None => StoredRecords::new(self.records, Codec::None),
+        };
         Ok(RecordBatch {
-            records_crc: crc32c::crc32c(&self.records),
-            records: self.records,
+            records_crc: crc32c::crc32c(records.bytes()),
+            records,
             record_count: self.record_count,
             base_timestamp_ms: self.base_timestamp_ms,
             max_delta_ms: self.max_delta_ms,
@@ -345,12 +397,14 @@ mod tests {
             for value in &values {
                 builder.push(None, None, Some(value), &[]);
             }
-            builder.build().expect("it fits")
+            builder
         };
+        let build = |builder: BatchBuilder| fill(builder).build().expect("it fits");
         let with_room = fill(BatchBuilder::with_capacity(4 * (1024 + 10)));
-        assert_eq!(with_room, fill(RecordBatch::builder()));
-        assert_eq!(with_room, fill(BatchBuilder::with_capacity(0)));
         assert_eq!(with_room.records.capacity(), 4 * (1024 + 10));
+        let with_room = with_room.build().expect("it fits");
+        assert_eq!(with_room, build(RecordBatch::builder()));
+        assert_eq!(with_room, build(BatchBuilder::with_capacity(0)));
         let most = BatchBuilder::with_capacity(usize::MAX);
         assert_eq!(most.records.capacity(), MAX_BATCH_BYTES);
     }

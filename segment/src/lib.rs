@@ -5,7 +5,8 @@
 //! `docs/format.md` is the authority on the layouts; the constants here are asserted against it.
 //!
 //! * [`batch`] - the fixed header of a record batch; [`record`] - the records inside;
-//!   [`builder`] - how a producer makes one; [`filler`] - what pads a group to the block.
+//!   [`builder`] - how a producer makes one; [`compression`] and [`stored`] - how they are kept;
+//!   [`filler`] - what pads a group to the block.
 //! * [`segment`] - the header block of a segment file; [`spare`] - of one that waits for its use.
 //! * [`meta`] - the two slots of `log.meta`.
 //! * [`scan`] - one step along a segment, and resynchronising behind damage.
@@ -16,6 +17,7 @@
 pub mod batch;
 pub mod builder;
 mod bytes;
+pub mod compression;
 pub mod filler;
 pub mod meta;
 pub mod record;
@@ -23,13 +25,16 @@ pub mod recovery;
 pub mod scan;
 pub mod segment;
 pub mod spare;
+pub mod stored;
 pub mod types;
 
 pub use batch::{BatchHeader, HEADER_BYTES};
 pub use builder::{BatchBuilder, BuildError, RecordBatch};
+pub use compression::{Codec, Compression, DecompressFault, MAX_UNCOMPRESSED_BYTES};
 pub use meta::{LogMeta, LogState};
 pub use record::{Record, RecordError, Records};
 pub use segment::SegmentHeader;
+pub use stored::StoredRecords;
 pub use types::{Epoch, Generation, LogId, Offset, Position, Salt};
 
 /// The block of direct I/O and of padding, in bytes.

@@ -68,18 +68,21 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Bytes with a correct checksum that are not records: a defect of whoever wrote them.
+/// Bytes with a correct checksum that are not records: a defect of whoever wrote them, or a codec
+/// that this build lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordError {
     /// The offset of the record concerned.
     pub offset: Offset,
     /// What does not hold.
     pub what: &'static str,
+    /// Nothing is wrong with it: it is compressed in a way that this build cannot undo.
+    pub is_of_this_build: bool,
 }
 
 impl std::fmt::Display for RecordError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "record {} is not well formed: {}", self.offset, self.what)
+        write!(f, "record {} cannot be read: {}", self.offset, self.what)
     }
 }
 
@@ -93,13 +96,21 @@ pub struct Records<'a> {
     base_timestamp_ms: i64,
     next: u32,
     count: u32,
+    failed: Option<RecordError>,
 }
 
 impl<'a> Records<'a> {
     /// Returns the iterator over `bytes`, which hold `count` records from `base_offset` on.
     #[must_use]
     pub fn new(bytes: &'a [u8], count: u32, base_offset: Offset, base_timestamp_ms: i64) -> Self {
-        Records { cursor: Cursor { rest: bytes }, base_offset, base_timestamp_ms, next: 0, count }
+        let cursor = Cursor { rest: bytes };
+        Records { cursor, base_offset, base_timestamp_ms, next: 0, count, failed: None }
+    }
+
+    /// Returns an iterator that gives `error` and ends.
+    #[must_use]
+    pub fn failed(error: RecordError) -> Self {
+        Records { failed: Some(error), ..Records::new(&[], 0, error.offset, 0) }
     }
 
     fn decode(&mut self) -> Result<Record<'a>, &'static str> {
@@ -145,14 +156,20 @@ impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
         if self.next >= self.count {
             let left_over = self.next == self.count && !self.cursor.rest.is_empty();
             self.cursor.rest = &[];
             let offset = self.base_offset.plus(self.count);
-            return left_over.then_some(Err(RecordError { offset, what: "bytes are left over" }));
+            let error =
+                RecordError { offset, what: "bytes are left over", is_of_this_build: false };
+            return left_over.then_some(Err(error));
         }
         let offset = self.base_offset.plus(self.next);
-        let record = self.decode().map_err(|what| RecordError { offset, what });
+        let record = self.decode();
+        let record = record.map_err(|what| RecordError { offset, what, is_of_this_build: false });
         if record.is_ok() {
             self.next += 1;
         } else {

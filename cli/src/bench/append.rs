@@ -18,8 +18,9 @@ use super::floor_result::FloorResult;
 use super::interrupt::Interrupt;
 use super::measured::{Facts, Measured};
 use super::pace::Arrivals;
+use super::payload::Payload;
 use super::place::Place;
-use super::producer::{Payload, Producer, Sent, Task, Turn, is_consequence};
+use super::producer::{Producer, Sent, Task, Turn, is_consequence};
 use super::progress::Progress;
 use super::report;
 use super::result::AppendResult;
@@ -113,7 +114,7 @@ fn run_producers(
     interrupt: &Interrupt,
     progress: &Progress,
 ) -> Result<Ran, Trouble> {
-    let payload = Payload::new(plan.record_bytes);
+    let payload = Payload::new(plan.record_bytes, plan.payload);
     let times = [Some(plan.warmup), plan.duration];
     let start = monotonic_now();
     let counted = &progress.counted;
@@ -122,6 +123,7 @@ fn run_producers(
     let task = |index| Task {
         payload: payload.share(index),
         batch_records: plan.batch_records,
+        compression: plan.compression,
         ack: plan.ack,
         turn: plan.turn(start, index),
         producers: plan.producers,

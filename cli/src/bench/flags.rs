@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use highwater::{Ack, DEFAULT_SEGMENT_BYTES, FlushPolicy, MAX_BATCH_BYTES, MAX_RECORD_BYTES};
+use highwater::{
+    Ack, Compression, DEFAULT_SEGMENT_BYTES, FlushPolicy, MAX_BATCH_BYTES, MAX_RECORD_BYTES,
+};
 
 use super::fail_if::Condition;
 use super::numbers::{count, round};
+use super::payload::PayloadName;
 use super::way::LogWishes;
 use crate::args::{self, AckChoice, BackendName, Format};
 use crate::output::{Exit, Failure};
@@ -62,6 +65,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "B", default_value_t = 16,
         value_parser = clap::value_parser!(u32).range(1..=BATCH_RECORDS_MAX))]
     batch_records: u32,
+    /// What values are made of [default: random; text with --compression].
+    #[arg(long, value_enum)]
+    payload: Option<PayloadName>,
+    /// How batches are compressed, on the producers' threads: none, lz4, zstd, or zstd:LEVEL.
+    #[arg(long, value_name = "CODEC", default_value = "none", value_parser = args::compression)]
+    compression: Compression,
     /// Append so many bytes of values (after the warm-up) [default: what --duration says; without
     /// it at most 4GiB].
     #[arg(long, value_name = "T", value_parser = args::byte_count, conflicts_with = "duration")]
@@ -159,6 +168,8 @@ pub(crate) struct Plan {
     pub(crate) is_told_total: bool,
     pub(crate) duration: Option<Duration>,
     pub(crate) warmup: Duration,
+    pub(crate) payload: PayloadName,
+    pub(crate) compression: Compression,
     pub(crate) ack: Ack,
     pub(crate) producers: u32,
     pub(crate) pace: Pace,
@@ -212,6 +223,11 @@ impl Arguments {
             is_told_total: self.total_bytes.is_some(),
             duration: self.duration.or(self.total_bytes.is_none().then_some(DURATION_DEFAULT)),
             warmup: self.warmup.unwrap_or(warmup),
+            payload: self.payload.unwrap_or(match self.compression {
+                Compression::None => PayloadName::Random,
+                _ => PayloadName::Text,
+            }),
+            compression: self.compression,
             ack: self.ack.into(),
             producers: self.producers,
             pace,

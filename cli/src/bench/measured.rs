@@ -180,6 +180,8 @@ fn config(plan: &Plan) -> Config {
         }),
         retention_bytes: plan.wishes.retention_bytes,
         segment_bytes: plan.wishes.segment_bytes,
+        payload: plan.payload.name(),
+        compression: crate::args::compression_text(plan.compression),
         prepare: match plan.wishes.prepare {
             PrepareName::Never => "never",
             PrepareName::Ahead => "ahead",

@@ -12,6 +12,7 @@ mod latency;
 mod measured;
 mod numbers;
 mod pace;
+mod payload;
 mod place;
 mod producer;
 mod progress;

@@ -4,58 +4,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use highwater::{Ack, BatchBuilder, Error, ErrorKind, RecordBatch};
+use highwater::{Ack, BatchBuilder, Compression, Error, ErrorKind, RecordBatch};
 use highwater_io::Monotonic;
 use highwater_io::clock::monotonic_now;
-use highwater_io::random::SeededRandom;
 
 use super::numbers::count;
 use super::pace::Arrivals;
+use super::payload::Payload;
 use super::stats::{Sending, Shared, Snapshot, Stats};
 use super::way::{NEVER, Way};
 use crate::output::{Exit, Failure};
 
-/// The bytes that records are cut from. Larger than a processor's nearest caches: a producer of
-/// real records would not find them there either.
-const PAYLOAD_BYTES: usize = 8 << 20;
 /// What surrounds a value of up to 1 MiB; of a larger one a byte or two are missing.
 const RECORD_OVERHEAD_BYTES: usize = 12;
 /// The most receipts kept for their flush, of all producers together. Beyond it appends are sent
 /// and acked as ever, only their flush is not seen; what is kept costs the engine something.
 const UNFLUSHED_MAX: usize = 1 << 14;
-
-/// Bytes no disk can squeeze, made before any clock starts.
-#[derive(Clone, Debug)]
-pub(crate) struct Payload {
-    bytes: Arc<Vec<u8>>,
-    record_bytes: usize,
-    position: usize,
-}
-
-impl Payload {
-    pub(crate) fn new(record_bytes: usize) -> Self {
-        let mut random = SeededRandom::new(0x7061_796c_6f61_6421);
-        let length = PAYLOAD_BYTES.max(record_bytes);
-        let words = length.div_ceil(size_of::<u64>());
-        let bytes = (0..words).flat_map(|_| random.next_u64().to_le_bytes()).collect();
-        Payload { bytes: Arc::new(bytes), record_bytes, position: 0 }
-    }
-
-    /// Returns the same bytes for another producer, which starts elsewhere.
-    pub(crate) fn share(&self, index: u32) -> Self {
-        let position = self.bytes.len() / 64 * (usize::try_from(index).unwrap_or(0) % 64);
-        Payload { position, ..self.clone() }
-    }
-
-    fn next(&mut self) -> &[u8] {
-        if self.position + self.record_bytes > self.bytes.len() {
-            self.position = 0;
-        }
-        let record = &self.bytes[self.position..self.position + self.record_bytes];
-        self.position += self.record_bytes;
-        record
-    }
-}
 
 /// Who decides when this producer sends.
 #[derive(Clone, Debug)]
@@ -71,6 +35,7 @@ pub(crate) enum Turn {
 pub(crate) struct Task {
     pub(crate) payload: Payload,
     pub(crate) batch_records: u32,
+    pub(crate) compression: Compression,
     pub(crate) ack: Ack,
     pub(crate) turn: Turn,
     pub(crate) producers: u32,
@@ -220,12 +185,12 @@ impl<W: Way> Producer<W> {
 
     fn batch(&mut self) -> RecordBatch {
         let records = usize::try_from(self.task.batch_records).unwrap_or(0);
-        let record_bytes = self.task.payload.record_bytes + RECORD_OVERHEAD_BYTES;
+        let record_bytes = self.task.payload.record_bytes() + RECORD_OVERHEAD_BYTES;
         let mut builder = BatchBuilder::with_capacity(record_bytes.saturating_mul(records));
         for _ in 0..self.task.batch_records {
             builder.push(None, None, Some(self.task.payload.next()), &[]);
         }
-        match builder.build() {
+        match builder.compression(self.task.compression).build() {
             Ok(batch) => batch,
             Err(error) => panic!("the flags were checked: {error}"),
         }
@@ -257,7 +222,7 @@ impl<W: Way> Producer<W> {
         }
         if acked > 0 {
             let records = acked * u64::from(self.task.batch_records);
-            let bytes = records * count(self.task.payload.record_bytes);
+            let bytes = records * count(self.task.payload.record_bytes());
             self.shared.counted.add(records, bytes);
             self.collect_flushes()?;
         }

@@ -48,9 +48,13 @@ fn workload(result: &AppendResult) -> String {
         }
         (None, None) => "open loop".to_owned(),
     };
+    let compressed = match config.compression.as_str() {
+        "none" => String::new(),
+        codec => format!(" of {}, {codec}", config.payload),
+    };
     let local = if config.local { ", LocalEngine" } else { "" };
     format!(
-        "append {} x {} B; ack {}; flush {}; {pace}; {}{local}; backend {}, {}, segments {}",
+        "append {} x {} B{compressed}; ack {}; flush {}; {pace}; {}{local}; backend {}, {}, segments {}",
         config.batch_records,
         config.record_bytes,
         config.ack,

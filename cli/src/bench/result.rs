@@ -89,6 +89,8 @@ pub(crate) struct Config {
     pub(crate) arrival: Option<&'static str>,
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) segment_bytes: Option<u64>,
+    pub(crate) payload: &'static str,
+    pub(crate) compression: String,
     pub(crate) prepare: &'static str,
     pub(crate) local: bool,
 }

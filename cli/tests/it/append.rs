@@ -16,6 +16,8 @@ fn lines_of_any_bytes_survive_append_and_read_byte_for_byte() {
         &["--batch-records", "1", "--in-flight", "1", "--ack", "none"],
         &["--batch-records", "7", "--segment-bytes", "2MiB", "--ack", "leader-flushed"],
         &["--segment-bytes", "512KiB", "--never-rewrite-flushed", "--flush", "group"],
+        &["--compression", "lz4"],
+        &["--compression", "zstd:9", "--batch-records", "50"],
     ]
     .iter()
     .enumerate()
@@ -29,6 +31,29 @@ fn lines_of_any_bytes_survive_append_and_read_byte_for_byte() {
         scratch.append(&[], b"more\n");
         assert!(scratch.read(&[]).exits(0).out == [&input[..], b"more\n"].concat());
         scratch.run("verify", &[], b"").exits(0);
+    }
+}
+
+#[test]
+fn compressed_lines_take_less_and_are_read_back_verified_and_shown() {
+    let input = numbered(2000);
+    for (codec, most) in [("none", 60_000), ("lz4", 20_000), ("zstd", 10_000), ("zstd:19", 10_000)]
+    {
+        let scratch = Scratch::new(&format!("compressed-{}", codec.replace(':', "-")));
+        scratch.append(&["--compression", codec, "--batch-records", "1000"], &input);
+        assert!(scratch.read(&[]).exits(0).out == input, "{codec}");
+        assert!(scratch.read(&["--from", "1999"]).exits(0).out == b"line 1999\n");
+        let verified = scratch.run("verify", &["--format", "json"], b"").exits(0).json_lines();
+        assert_eq!(verified[0][0]["notes"], Value::Array(vec![]), "{verified:?}");
+        let segment = scratch.segments().remove(0);
+        let dumped = crate::run(&["dump", segment.to_str().unwrap(), "--no-records"], b"");
+        let dumped = dumped.exits(0).json_lines();
+        let batches: Vec<_> = dumped.iter().filter(|item| item["type"] == "batch").collect();
+        let sum = |field: &str| batches.iter().map(|b| b[field].as_u64().unwrap()).sum::<u64>();
+        let name = codec.split(':').next().unwrap();
+        assert!(batches.len() == 2 && batches.iter().all(|batch| batch["codec"] == name));
+        assert!(sum("records_bytes") < most, "{codec}: {}", sum("records_bytes"));
+        assert!(sum("uncompressed_bytes") > 20_000);
     }
 }
 

@@ -9,7 +9,7 @@ use highwater_io::{Access, AlignedBuffer, Blocking, Io};
 use highwater_segment::meta::{MAX_EPOCHS, META_FILE_NAME, SLOT_BYTES, slot_of};
 use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::{Chain, GenerationRule, Stop};
-use highwater_segment::{Epoch, FIRST_BATCH, Offset, Position};
+use highwater_segment::{Codec, Epoch, FIRST_BATCH, Offset, Position, Records, StoredRecords};
 
 use super::tail::{Meaning, close_read, meaning_of};
 use super::{LogView, check_root};
@@ -324,8 +324,15 @@ impl Verifier<'_> {
         self.verdict.batches += 1;
         self.verdict.records += u64::from(header.record_count);
         let base = header.base_timestamp_ms;
-        let records =
-            highwater_segment::Records::new(records, header.record_count, header.base_offset, base);
+        // What is compressed is decompressed: as many records as the header says, and no byte more.
+        let (count, first) = (header.record_count, header.base_offset);
+        let stored;
+        let records = if header.codec() == Codec::None {
+            Records::new(records, count, first, base)
+        } else {
+            stored = StoredRecords::new(records.to_vec(), header.codec());
+            stored.records(count, first, base)
+        };
         for error in records.filter_map(std::result::Result::err) {
             self.verdict.notes.push(format!("{error} (its checksum holds: it was written so)"));
         }

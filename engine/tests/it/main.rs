@@ -1,6 +1,7 @@
 //! The engine through its public API, on real files.
 
 mod basics;
+mod compression;
 mod gone;
 mod index;
 mod local;

@@ -1,8 +1,11 @@
-//! Records: arbitrary bytes are walked without harm, and what a builder takes is read back.
+//! Records: arbitrary bytes are decompressed and walked without harm, and what a builder takes is
+//! read back.
 
 use highwater_segment::builder::Header;
 use highwater_segment::record::{MAX_HEADERS, MIN_RECORD_BYTES};
-use highwater_segment::{Offset, RecordBatch, Records};
+use highwater_segment::{
+    Codec, Compression, MAX_UNCOMPRESSED_BYTES, Offset, RecordBatch, Records, StoredRecords,
+};
 
 use crate::input::{Input, narrow, wide};
 
@@ -11,11 +14,59 @@ const MADE_MAX: usize = 64;
 /// Keeps a batch of the most and longest records below its maximum.
 const LONG_FIELD_MASK: u16 = 0x3fff;
 
-/// An even first byte: the rest is a count, a base offset, a base time and records. An odd one:
-/// the rest says what a builder is given.
+/// What an arbitrary frame can begin with, so that its checksum of the header holds: LZ4 with
+/// independent blocks of 64 KiB, with linked ones, with blocks of 4 MiB, with a checksum of the
+/// content; Zstandard's magic.
+pub(crate) const FRAME_STARTS: [&[u8]; 6] = [
+    b"",
+    b"\x04\x22\x4d\x18\x60\x40\x82",
+    b"\x04\x22\x4d\x18\x40\x40\xc0",
+    b"\x04\x22\x4d\x18\x60\x70\x73",
+    b"\x04\x22\x4d\x18\x64\x40\xa7",
+    b"\x28\xb5\x2f\xfd",
+];
+
+/// Bit 7 of the first byte: with compression. Bit 0 not set: the rest is a count, a base offset, a
+/// base time and records; set: the rest says what a builder is given.
 pub(crate) fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    if input.byte().is_multiple_of(2) { walk_arbitrary(input) } else { round_trip(input) }
+    let kind = input.byte();
+    match (kind & 0x80 != 0, kind & 1 != 0) {
+        (false, false) => walk_arbitrary(input),
+        (true, false) => decompress_arbitrary(input, kind),
+        (false, true) => round_trip(input, Compression::None),
+        (true, true) if kind & 2 != 0 => round_trip(input, Compression::Lz4),
+        (true, true) => {
+            let level = i32::from(kind >> 4 & 3) + 1;
+            round_trip(input, Compression::Zstd { level });
+        }
+    }
+}
+
+/// Bits 1 to 3: the codec; bits 4 to 6: what the frame begins with.
+fn decompress_arbitrary(mut input: Input<'_>, kind: u8) {
+    let codec = Codec::of_attributes(u16::from(kind >> 1));
+    let start = FRAME_STARTS.get(usize::from(kind >> 4 & 7)).copied().unwrap_or_default();
+    let count = u32::from(input.short());
+    let stored = [start, input.rest()].concat();
+    decompress(stored, codec, count);
+}
+
+/// Decompresses and walks; checks that neither gives more than there may be, twice the same.
+fn decompress(stored: Vec<u8>, codec: Codec, count: u32) {
+    let stored = StoredRecords::new(stored, codec);
+    let records: Vec<_> = stored.records(count, Offset(0), 0).collect();
+    match stored.plain() {
+        Ok(plain) => {
+            assert!(plain.len() <= MAX_UNCOMPRESSED_BYTES, "the output is bounded");
+            walk(plain, count, Offset(0), 0);
+        }
+        Err(fault) => {
+            assert!(matches!(&records[..], [Err(_)]), "{fault:?} is one error and no record");
+            assert_eq!(fault.is_of_this_build(), !codec.is_built_in());
+        }
+    }
+    assert_eq!(StoredRecords::new(stored.bytes().to_vec(), codec).plain(), stored.plain());
 }
 
 fn walk_arbitrary(mut input: Input<'_>) {
@@ -79,10 +130,10 @@ fn make(input: &mut Input<'_>) -> Made {
     Made { time, key, value, headers: headers.collect() }
 }
 
-fn round_trip(mut input: Input<'_>) {
+fn round_trip(mut input: Input<'_>, compression: Compression) {
     let base = Offset(u64::from(input.word()));
     let mut made = Vec::new();
-    let mut builder = RecordBatch::builder();
+    let mut builder = RecordBatch::builder().compression(compression);
     while !input.is_empty() && made.len() < MADE_MAX {
         let record = make(&mut input);
         let headers: Vec<Header<'_>> =
@@ -97,6 +148,11 @@ fn round_trip(mut input: Input<'_>) {
     };
     assert_eq!(narrow(u64::from(batch.record_count())), made.len());
     assert!(wide(batch.records_bytes().len()) < batch.disk_bytes());
+    assert!([Codec::None, compression.codec()].contains(&batch.codec()));
+    // Cut somewhere, a frame is no frame; never more than an error.
+    let stored = batch.records_bytes();
+    let cut = stored.len() / 2 + made.len() % 7;
+    decompress(stored[..cut.min(stored.len())].to_vec(), batch.codec(), batch.record_count());
     let first_time = made[0].time;
     let read: Vec<_> = batch.records(base).collect::<Result<_, _>>().expect("a builder's records");
     assert_eq!(read.len(), made.len(), "every record is read back");

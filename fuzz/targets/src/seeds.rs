@@ -5,8 +5,8 @@ use highwater_segment::builder::Stamp;
 use highwater_segment::filler::fill;
 use highwater_segment::meta::{LogState, Mark};
 use highwater_segment::{
-    Epoch, FIRST_BATCH, Generation, LogId, LogMeta, Offset, Position, RecordBatch, Salt,
-    SegmentHeader,
+    Compression, Epoch, FIRST_BATCH, Generation, LogId, LogMeta, Offset, Position, RecordBatch,
+    Salt, SegmentHeader,
 };
 
 use crate::input::wide;
@@ -97,7 +97,31 @@ fn records() -> Vec<(&'static str, Vec<u8>)> {
     made.extend([0b0010_0001, 1, 2, 3, 4, 5, 6, 7, 8, 3, b'k', b'e', b'y', 255, 1, b'h', 255]);
     made.extend([0, 255, 2, b'o', b'k']);
     made.extend([0, 255, 254, 0x10, 0x27, 0xaa]);
-    vec![("seed-encoded", encoded), ("seed-made", made)]
+    let mut seeds = vec![("seed-encoded", encoded), ("seed-made", made.clone())];
+    // The same records, compressed: built, and as frames that anything can be done to.
+    let squeezed = [&[0, 255, 254, 0xff, 0x3f, 0xaa][..]; 3].concat();
+    for (name, kind) in [("seed-made-lz4", 0x83), ("seed-made-zstd", 0x81)] {
+        seeds.push((name, [&[kind], &made[1..], &squeezed].concat()));
+    }
+    // One block of LZ4: four literals, a match of 40 behind them, and the end.
+    let block: &[u8] = b"\x0e\0\0\0\x4fabcd\x04\0\x15\x50wxyz!\0\0\0\0";
+    for (name, kind) in
+        [("seed-lz4-independent", 0x96), ("seed-lz4-linked", 0xa6), ("seed-lz4-large-blocks", 0xb6)]
+    {
+        seeds.push((name, [&[kind, 1, 0][..], block].concat()));
+    }
+    for (name, compression, kind) in
+        [("seed-frame-lz4", Compression::Lz4, 0x86), ("seed-frame-zstd", Compression::ZSTD, 0x88)]
+    {
+        let builder = RecordBatch::builder().compression(compression);
+        let batch = builder.value(&[7; 900]).value(b"ok").build().expect("it fits");
+        seeds.push((name, [&[kind, 2, 0][..], batch.records_bytes()].concat()));
+    }
+    // Zstandard: a window of 1 KiB and an empty last block; a size that nothing may have.
+    seeds.push(("seed-zstd-empty", vec![0xd8, 0, 0, 0, 0, 1, 0, 0]));
+    seeds.push(("seed-zstd-claim", [&[0xd8, 1, 0, 0xe0][..], &[0xff; 8]].concat()));
+    seeds.push(("seed-codec-unknown", vec![0x8e, 1, 0, 1, 2, 3]));
+    seeds
 }
 
 /// What a scan starts with: flags, salt, position, offset, epoch, generation, exact from.
@@ -208,7 +232,7 @@ fn recoveries() -> Vec<(&'static str, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
-    use highwater_segment::BatchHeader;
+    use highwater_segment::{BatchHeader, Codec};
 
     use super::*;
 
@@ -224,6 +248,25 @@ mod tests {
             assert!(seeds.iter().any(|seed| seed.target == target.name), "{}", target.name);
         }
         assert!(seeds.iter().all(|s| crate::TARGETS.iter().any(|t| t.name == s.target)));
+    }
+
+    /// Each start of a frame is one: with an end it is an empty frame, or holds what a block says.
+    #[test]
+    fn frames_of_the_seeds_decompress() {
+        let plain = |codec, bytes: &[u8]| highwater_segment::compression::decompress(bytes, codec);
+        for start in &crate::records::FRAME_STARTS[1..4] {
+            assert_eq!(plain(Codec::Lz4, &[start, &[0; 4][..]].concat()), Ok(Vec::new()));
+        }
+        let empty = [crate::records::FRAME_STARTS[4], &[0; 4], b"\x05\x5d\xcc\x02"].concat();
+        assert_eq!(plain(Codec::Lz4, &empty), Ok(Vec::new()));
+        for name in ["seed-lz4-independent", "seed-lz4-linked", "seed-lz4-large-blocks"] {
+            let seeds = seeds();
+            let seed = &seeds.iter().find(|seed| seed.name == name).expect("it is there").bytes;
+            let start = crate::records::FRAME_STARTS[usize::from(seed[0] >> 4 & 7)];
+            let found = plain(Codec::Lz4, &[start, &seed[3..]].concat());
+            let expected = ["abcd".repeat(11).as_str(), "wxyz!"].concat();
+            assert_eq!(found.map(|bytes| bytes.len()), Ok(expected.len()), "{name}");
+        }
     }
 
     #[test]
