@@ -14,6 +14,7 @@ use highwater_segment::meta::{META_FILE_NAME, Mark};
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::indexes::Indexes;
+use crate::names;
 use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
 use crate::options::{LogOptions, validate_name};
 use crate::report::RecoveryReport;
@@ -187,9 +188,15 @@ impl<I: Io> Control<I> {
     ) -> Result<OpenedLog> {
         validate_name(name)?;
         options.validate()?;
-        match self.io.create_directory(&self.root.join(name)) {
-            Err(error) if error.kind != IoErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
+        let directory = self.root.join(name);
+        match self.io.create_directory(&directory) {
+            // Its making was cut short, perhaps by a sync that failed and lost the name.
+            Err(error) if error.kind == IoErrorKind::AlreadyExists => {
+                if was_never_made(&mut self.io, &directory)? {
+                    names::renew_directory(&mut self.io, &self.root, name)?;
+                }
+            }
+            other => other?,
         }
         let root = self.root.clone();
         let indexes = Arc::clone(&self.indexes);

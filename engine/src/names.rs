@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use highwater_io::{Blocking, Entry, Io};
+use highwater_io::{Blocking, Entry, Io, IoErrorKind};
 use highwater_segment::Offset;
 use highwater_segment::meta::META_FILE_NAME;
 use highwater_segment::segment::parse_segment_file_name;
@@ -16,12 +16,31 @@ use crate::error::Result;
 
 /// Behind the name of a file that is being renamed away and back.
 const AWAY: &str = ".away";
+/// How many directories that a crash left between their two names are stepped over.
+const LEFT_OVER_MAX: u32 = 64;
 
 /// Writes the name of a file anew; the caller syncs the directory.
 pub(crate) fn renew<I: Io>(io: &mut Blocking<I>, directory: &Path, name: &str) -> Result<()> {
     let other = directory.join(away(name));
     io.rename(directory.join(name), other.clone())?;
     Ok(io.rename(other, directory.join(name))?)
+}
+
+/// Writes the name of a log's directory anew, one that holds no log yet; the caller syncs `root`.
+/// Between the two renames it has a name that no log has. What a crash leaves there holds nothing,
+/// and stays; another name is taken then.
+pub(crate) fn renew_directory<I: Io>(io: &mut Blocking<I>, root: &Path, name: &str) -> Result<()> {
+    let mut left_over = 0;
+    loop {
+        let other = root.join(format!(".{name}{AWAY}-{left_over}"));
+        match io.rename(root.join(name), other.clone()) {
+            Err(error) if error.kind == IoErrorKind::AlreadyExists && left_over < LEFT_OVER_MAX => {
+                left_over += 1;
+            }
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(io.rename(other, root.join(name))?),
+        }
+    }
 }
 
 /// Returns the name that a file has in the middle of [`renew`].
