@@ -32,8 +32,7 @@ impl Core {
     ) -> Result<Landed, IoError> {
         if let Work::Close { node } = flight.work {
             // Closed even if it fails.
-            let file = self.file(node);
-            file.handles = file.handles.saturating_sub(1);
+            self.file(node).let_go();
         }
         if let Some(Fault::Refuse(kind)) = &flight.fault {
             return Err(flight.refusal(kind.clone()));
@@ -65,11 +64,11 @@ impl Core {
             }
             Work::SetLength { node, length } => {
                 flight.touched = vec![node];
-                let fits = length <= FILE_BYTES_MAX;
-                if fits {
-                    self.file(node).set_length(flight.id, length);
+                if length > FILE_BYTES_MAX {
+                    return done(Err(libc::EFBIG), flight);
                 }
-                done(if fits { Ok(()) } else { Err(libc::EFBIG) }, flight)
+                self.file(node).set_length(flight.id, length);
+                done(Ok(()), flight)
             }
             Work::Length { node } => {
                 Ok(Landed::Output(Output::Length(self.file(node).view.length())))

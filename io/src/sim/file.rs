@@ -102,6 +102,11 @@ impl SimFile {
         SimFile { path, links: 1, ..SimFile::default() }
     }
 
+    /// Ends one use of the file by a process.
+    pub(super) fn let_go(&mut self) {
+        self.handles = self.handles.saturating_sub(1);
+    }
+
     /// Returns what a read of the page cache, or a direct read, sees.
     pub(super) fn shown(&self, page: u64, direct: bool) -> Arc<Page> {
         match self.cached.get(&page) {

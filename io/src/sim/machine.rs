@@ -167,7 +167,7 @@ impl Machine {
             self.core.trace.count("lone write never begun", u64::from(never_begun));
             for file in std::mem::take(&mut state.files).into_values() {
                 if let Some(file) = self.core.tree.file_mut(file.node) {
-                    file.handles = file.handles.saturating_sub(1);
+                    file.let_go();
                 }
             }
         }
@@ -425,8 +425,7 @@ impl Machine {
             }
         }
         for file in state.files.values() {
-            let file = self.core.file(file.node);
-            file.handles = file.handles.saturating_sub(1);
+            self.core.file(file.node).let_go();
         }
         for lock in self.core.locks.values_mut() {
             lock.ios.remove(&io);

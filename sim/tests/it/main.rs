@@ -4,8 +4,9 @@
 
 use std::process::Command;
 
-use highwater_io::sim::Planted;
+use highwater_io::sim::{Planted, Trouble};
 use highwater_sim::crash_states::{WORKLOADS, run_workload};
+use highwater_sim::nth_failures::{self, Way};
 use highwater_sim::storage::{Config, Damage, run_seed};
 
 fn run(seeds: std::ops::Range<u64>, damage: Damage) {
@@ -60,6 +61,31 @@ fn every_workload_survives_a_sample_of_its_crash_states() {
         let summary = run_workload(workload, 211);
         assert_eq!(summary.failure, None, "{}", workload.name);
         assert!(summary.states > 0 && summary.boundaries > 50, "{}", workload.name);
+    }
+}
+
+#[test]
+fn every_workload_survives_a_sample_of_failing_operations() {
+    let (mut runs, mut errors) = (0, 0);
+    for workload in &WORKLOADS {
+        for way in Way::all() {
+            let summary = nth_failures::run_workload(workload, way, 29);
+            assert_eq!(summary.failure, None, "{}, {}", workload.name, way.name());
+            (runs, errors) = (runs + summary.runs, errors + summary.errors);
+        }
+    }
+    assert!(runs > 200 && errors > 500, "{runs} failing operations, {errors} errors");
+}
+
+/// A log's name was lost by a failed sync; making the log again believed it, and a power cut took
+/// the log with everything flushed in it.
+#[test]
+fn a_log_whose_making_failed_is_made_for_good_at_the_next_attempt() {
+    let workload = WORKLOADS.iter().find(|workload| workload.name == "creation").unwrap();
+    let way = Way { trouble: Trouble::Interrupted, for_ever: false };
+    for operation in 1..12 {
+        let (lines, failure) = nth_failures::run_once(workload, way, operation);
+        assert_eq!(failure, None, "operation {operation}: {lines:#?}");
     }
 }
 
