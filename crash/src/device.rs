@@ -35,6 +35,21 @@ pub(crate) enum Refused {
     Outside,
     /// The log is full.
     LogFull,
+    /// It was told to fail: see [`Disk::fail`].
+    Failing,
+    /// It was told to have no space left: see [`Disk::fail`].
+    NoSpace,
+}
+
+/// How a disk fails until it is told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// Every write and every flush ends with an error of the device (`EIO`); nothing is written.
+    Device,
+    /// As `Device`, but the error is that there is no space (`ENOSPC`), as a thin disk's.
+    NoSpace,
+    /// Writes work, flushes end with an error of the device.
+    Flushes,
 }
 
 /// A disk's contents and log.
@@ -44,11 +59,26 @@ pub(crate) struct DiskState {
     image: Image,
     events: Vec<Event>,
     logged_bytes: usize,
+    failing: Option<Failing>,
 }
 
 impl DiskState {
     fn new(start: Image) -> Self {
-        DiskState { image: start.clone(), start, events: Vec::new(), logged_bytes: 0 }
+        DiskState {
+            image: start.clone(),
+            start,
+            events: Vec::new(),
+            logged_bytes: 0,
+            failing: None,
+        }
+    }
+
+    fn may_write(&self) -> Result<(), Refused> {
+        match self.failing {
+            None | Some(Failing::Flushes) => Ok(()),
+            Some(Failing::Device) => Err(Refused::Failing),
+            Some(Failing::NoSpace) => Err(Refused::NoSpace),
+        }
     }
 
     /// Returns the size of the disk in bytes.
@@ -67,6 +97,7 @@ impl DiskState {
 
     /// Writes and logs `bytes` at `position`.
     pub(crate) fn write(&mut self, position: usize, bytes: &[u8]) -> Result<(), Refused> {
+        self.may_write()?;
         if !self.image.contains(position, bytes.len()) {
             return Err(Refused::Outside);
         }
@@ -81,6 +112,7 @@ impl DiskState {
 
     /// Zeroes and logs a range.
     pub(crate) fn zero(&mut self, position: usize, length: usize) -> Result<(), Refused> {
+        self.may_write()?;
         if !self.image.contains(position, length) {
             return Err(Refused::Outside);
         }
@@ -90,8 +122,13 @@ impl DiskState {
     }
 
     /// Logs a flush.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) -> Result<(), Refused> {
+        self.may_write()?;
+        if self.failing.is_some() {
+            return Err(Refused::Failing);
+        }
         self.events.push(Event::Flush);
+        Ok(())
     }
 }
 
@@ -161,6 +198,11 @@ impl Disk {
     #[must_use]
     pub fn image(&self) -> Image {
         lock(&self.state).image.clone()
+    }
+
+    /// From now on the disk fails like this; with `None` it works again.
+    pub fn fail(&self, failing: Option<Failing>) {
+        lock(&self.state).failing = failing;
     }
 
     /// Returns the log up to now; the disk may be in use, and goes on logging.

@@ -37,7 +37,8 @@ fn inode(number: u64) -> INodeNo {
 fn errno(refused: Refused) -> Errno {
     match refused {
         Refused::Outside => Errno::EFBIG,
-        Refused::LogFull => Errno::ENOSPC,
+        Refused::LogFull | Refused::NoSpace => Errno::ENOSPC,
+        Refused::Failing => Errno::EIO,
     }
 }
 
@@ -207,7 +208,7 @@ impl Filesystem for Server {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        done(self.disk(ino).map(|disk| lock(&*disk).flush()), reply);
+        done(self.disk(ino).and_then(|disk| lock(&*disk).flush().map_err(errno)), reply);
     }
 
     fn fallocate(

@@ -66,6 +66,15 @@ impl FileSystem {
         }
     }
 
+    /// Returns the options it is mounted with: the default ones, but copies of one XFS may be
+    /// mounted beside each other.
+    fn mount_options(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 => "defaults",
+            FileSystem::Xfs => "nouuid",
+        }
+    }
+
     /// Returns the program that makes it.
     fn maker(self) -> &'static str {
         match self {
@@ -218,9 +227,9 @@ impl Mount {
         let device = LoopDevice::attach(file)?;
         std::fs::create_dir(directory)
             .map_err(|error| RigError::io(format!("making {}", directory.display()), error))?;
-        let kind: [&OsStr; 2] = ["-t".as_ref(), file_system.name().as_ref()];
+        let how = ["-t", file_system.name(), "-o", file_system.mount_options()].map(OsStr::new);
         let places = [device.path().as_os_str(), directory.as_os_str()];
-        if let Err(error) = run("mount", &[kind[0], kind[1], places[0], places[1]]) {
+        if let Err(error) = run("mount", &[&how[..], &places[..]].concat()) {
             // The mount's own error is the one to tell.
             let _left = std::fs::remove_dir(directory);
             return Err(error);

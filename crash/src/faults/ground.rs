@@ -11,9 +11,10 @@ use highwater::{
 };
 
 use crate::command::run;
-use crate::device::Disk;
+use crate::device::{Disk, Marker};
 use crate::mount::FileSystem;
 use crate::records::{batch, read_all};
+use crate::replay::{Replay, Unflushed};
 use crate::rig::{Mounted, Rig};
 use crate::timeline::RecordId;
 use crate::workload::Failure;
@@ -48,6 +49,28 @@ impl Ground<'_> {
         let Ground { rig, disk, mounted } = self;
         mounted.unmount()?;
         Ok(Ground { rig, disk, mounted: rig.mount(disk)? })
+    }
+
+    /// Cuts the power now, on a copy: what was not flushed is dropped. Opens what is left, and
+    /// compares.
+    pub(super) fn check_cut(
+        &self,
+        backend: BackendChoice,
+        log: &str,
+        tally: &Tally,
+    ) -> Result<usize, Failure> {
+        let now = self.disk.mark();
+        let image = Replay::new(self.disk.recording()).cut(now, Unflushed::Dropped);
+        let disk = self.rig.disk(image);
+        let mounted = self.rig.mount(&disk)?;
+        let directory = mounted.directory().join("data");
+        let checked = open(backend, &directory).map_err(Failure::from).and_then(|engine| {
+            let read = tally.check_inside(&engine.log(log, LogOptions::default())?)?;
+            engine.close()?;
+            Ok(read)
+        });
+        mounted.unmount()?;
+        checked
     }
 
     /// Mounts with other options.

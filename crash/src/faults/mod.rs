@@ -4,6 +4,7 @@
 //! told meanwhile, ends the fault, and checks that nothing acknowledged is gone. `docs/durability.md`
 //! says in a table what each of them found.
 
+mod device;
 mod frozen;
 mod full;
 mod ground;
@@ -73,6 +74,18 @@ pub const CASES: &[Case] = &[
         fault: "the file system is full (XFS)",
         backends: Backends::Each,
         run: full::xfs,
+    },
+    Case {
+        name: "device-ext4",
+        fault: "the device under the file system fails (ext4)",
+        backends: Backends::Each,
+        run: device::ext4,
+    },
+    Case {
+        name: "device-xfs",
+        fault: "the device under the file system fails (XFS)",
+        backends: Backends::Each,
+        run: device::xfs,
     },
     Case {
         name: "aborted-ext4",
