@@ -79,7 +79,7 @@ pub use options::{
     MAX_SHARDS, Options, Preparation, SHARDS_DEFAULT_MAX, ShardId,
 };
 pub use permit::{Permit, Reserve};
-pub use reader::{ReadBatch, Reader};
+pub use reader::{Follower, ReadBatch, Reader};
 pub use receipt::{Appended, Receipt, Stages};
 pub use report::{LogReport, RecoveryReport};
 pub use watch::{Moved, Watcher};

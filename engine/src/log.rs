@@ -19,7 +19,7 @@ use crate::number::LogNumber;
 use crate::opening::OpenedLog;
 use crate::options::{LogOptions, ShardId};
 use crate::permit::Reserve;
-use crate::reader::Reader;
+use crate::reader::{Follower, Reader};
 use crate::receipt::{Promise, Receipt, ReceiptCell};
 use crate::report::LogReport;
 use crate::shard::Command;
@@ -204,6 +204,14 @@ impl Log {
     /// [`ErrorKind::Trimmed`] below the log's start; [`ErrorKind::Io`].
     pub fn read(&self, offset: Offset, isolation: Isolation) -> Result<Reader<InlineIo>> {
         self.reader(Some(offset), isolation)
+    }
+
+    /// Reads from `offset` on, up to the mark that `isolation` names, and waits for what comes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn follow(&self, offset: Offset, isolation: Isolation) -> Result<Follower> {
+        self.read(offset, isolation).map(Follower::new)
     }
 
     /// Reads from the first record with a timestamp of `timestamp_ms` (milliseconds since 1970) or

@@ -6,6 +6,7 @@
 //! [`ErrorKind::Trimmed`].
 
 mod batch;
+mod follow;
 mod place;
 mod time;
 
@@ -23,6 +24,7 @@ use crate::shared::{LogShared, SegmentInfo, was_cut_off};
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
 pub use batch::ReadBatch;
+pub use follow::Follower;
 pub(crate) use time::first_at;
 
 /// Reads a log's batches in order. [`None`] means: nothing more below the mark for now; asking

@@ -1,5 +1,6 @@
 //! Reading a log's records from another process.
 
+mod follow;
 mod time;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::Chain;
 use highwater_segment::{Epoch, FIRST_BATCH, Offset, Salt};
 
+use self::follow::Following;
 use super::tail::{Meaning, damage_error, find_tail, is_not_found, meaning_of};
 use super::{LogView, check_root};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +38,8 @@ pub struct OutsideReader<I: Io = InlineIo> {
     newest: Option<Offset>,
     walk: Option<Walk>,
     done: bool,
+    /// Set for a reader that goes on when more is there.
+    following: Option<Following>,
 }
 
 #[derive(Debug)]
@@ -131,20 +135,26 @@ impl<I: Io> OutsideReader<I> {
             limit,
             walk: None,
             done: never_made,
+            following: None,
         })
     }
 
     fn next_batch(&mut self) -> Result<Option<ReadBatch>> {
+        self.look_for_more()?;
+        if self.view.case == MetaCase::M1NeverCreated {
+            return Ok(None);
+        }
         loop {
             let Some(mut walk) = self.take_walk()? else { return Ok(None) };
             let reached = walk.walker.chain().next_offset();
             if self.limit.is_some_and(|limit| reached >= limit) {
-                return Ok(None);
+                return self.pause(walk);
             }
             if self.view.successor(walk.base).is_some_and(|base| reached >= base) {
                 self.next = self.next.max(reached);
                 self.io.close(walk.walker.file())?;
-                if self.newest.is_none_or(|newest| walk.base >= newest) {
+                let newest = self.newest.filter(|_| self.following.is_none());
+                if newest.is_some_and(|newest| walk.base >= newest) {
                     return Ok(None);
                 }
                 continue;
@@ -156,6 +166,8 @@ impl<I: Io> OutsideReader<I> {
                     let batch = (header.end_offset() > wanted)
                         .then(|| ReadBatch::new(header, walk.walker.bytes(&records), wanted));
                     self.next = self.next.max(header.end_offset());
+                    // Whatever hinted at this place was right.
+                    walk.by_hint = false;
                     self.walk = Some(walk);
                     if batch.is_some() {
                         return Ok(batch);
@@ -167,6 +179,7 @@ impl<I: Io> OutsideReader<I> {
                     self.io.close(walk.walker.file())?;
                     self.walk = self.start(walk.base, false)?;
                 }
+                Err(WalkError::Stop(_)) if self.is_end_so_far(&walk)? => return self.pause(walk),
                 Err(WalkError::Stop(stop)) => {
                     let meaning = meaning_of(
                         &mut self.io,
@@ -188,7 +201,7 @@ impl<I: Io> OutsideReader<I> {
                             self.io.close(walk.walker.file())?;
                             self.look_anew()?;
                         }
-                        Some(Meaning::End { .. }) => return Ok(None),
+                        Some(Meaning::End { .. }) => return self.pause(walk),
                         Some(Meaning::Damage { until }) => {
                             return Err(damage_error(&self.view, &end, until, &stop));
                         }
@@ -271,6 +284,7 @@ impl<I: Io> OutsideReader<I> {
             (generation_rule(meta.generation, &meta.flushed, base), meta.epochs.clone());
         let index = if by_index { self.load_index(base, file, salt)? } else { None };
         let hint = index.and_then(|index| index.ask(Ask::Offset(self.next)).flatten());
+        let hint = self.left_at(base).or(hint);
         let (offset, position) = hint.unwrap_or((base, FIRST_BATCH));
         let chain = Chain::new(salt, position, offset, Epoch(0), rule);
         let walker = Walker::new(file, chain).with_epochs(epochs);
@@ -323,7 +337,11 @@ impl<I: Io> Iterator for OutsideReader<I> {
             return None;
         }
         let result = self.next_batch();
-        self.done = !matches!(result, Ok(Some(_)));
+        self.done = match &result {
+            Ok(Some(_)) => false,
+            Ok(None) => self.following.is_none(),
+            Err(_) => true,
+        };
         result.transpose()
     }
 }
