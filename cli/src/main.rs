@@ -12,6 +12,7 @@ mod bench;
 mod dump;
 mod findings;
 mod input;
+mod interrupt;
 mod logs;
 mod output;
 mod read;

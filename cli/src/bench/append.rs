@@ -15,7 +15,6 @@ use super::flags::{Arguments, Pace, Plan};
 use super::floor::{Durable, FloorFile, Streamed, Variant};
 use super::floor_command::measure_durable;
 use super::floor_result::FloorResult;
-use super::interrupt::Interrupt;
 use super::measured::{Facts, Measured};
 use super::pace::Arrivals;
 use super::payload::Payload;
@@ -28,6 +27,7 @@ use super::stats::{Shared, Snapshot, Stats};
 use super::wake;
 use super::way::{Opened, Queued, Way, is_full};
 use crate::args::Format;
+use crate::interrupt::Interrupt;
 use crate::output::{Exit, Failure, Output, tell};
 use crate::text;
 

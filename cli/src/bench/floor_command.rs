@@ -10,10 +10,10 @@ use super::SCHEMA_VERSION;
 use super::environment::Environment;
 use super::floor::{self, Durable, FloorFile, Variant};
 use super::floor_result::FloorResult;
-use super::interrupt::Interrupt;
 use super::numbers::length;
 use super::progress::Progress;
 use crate::args::{self, BackendName, Format};
+use crate::interrupt::Interrupt;
 use crate::output::{Exit, Failure, Output, tell};
 
 /// How long all variants together are measured unless told otherwise.

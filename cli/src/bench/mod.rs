@@ -7,7 +7,6 @@ mod flags;
 mod floor;
 mod floor_command;
 mod floor_result;
-mod interrupt;
 mod latency;
 mod measured;
 mod numbers;

@@ -12,11 +12,11 @@ use serde::Serialize;
 use super::SCHEMA_VERSION;
 use super::environment::Environment;
 use super::floor::{cpu_time, read_raw};
-use super::interrupt::Interrupt;
 use super::latency::grouped;
 use super::numbers::{count, per_second, ratio, real, round};
 use super::progress::Progress;
 use crate::args::{self, Format};
+use crate::interrupt::Interrupt;
 use crate::output::{Exit, Failure, Output, tell};
 use crate::text;
 

@@ -10,10 +10,10 @@ use highwater_io::clock::monotonic_now;
 use highwater_io::usage::{Usage, process_usage};
 
 use super::environment::DeviceCounters;
-use super::interrupt::Interrupt;
 use super::latency::Latency;
 use super::progress::Counted;
 use super::way::{LogCounters, STAGES, STAGES_TO_WRITTEN, stages};
+use crate::interrupt::Interrupt;
 
 /// What is read from outside at both ends of the clock.
 #[derive(Clone, Copy, Debug)]

@@ -193,7 +193,7 @@ fn a_threshold_that_holds_fails_the_run_and_the_result_is_told_all_the_same() {
 }
 
 /// Sends the signal of Ctrl-C.
-fn interrupt(process: u32) {
+pub(crate) fn interrupt(process: u32) {
     let sent = Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap();
     assert!(sent.success());
 }

@@ -4,6 +4,7 @@
 mod append;
 mod bench;
 mod damage;
+mod follow;
 mod inspect;
 mod refusals;
 mod schema;
