@@ -48,6 +48,9 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    // Hundreds of logs take more descriptors than the usual limit; where it cannot be raised, the
+    // error that comes of it says so.
+    highwater_io::limits::raise_open_files();
     let result = match CommandLine::parse().verb {
         Verb::Append(arguments) => append::run(&arguments),
         Verb::Read(arguments) => read::run(&arguments),

@@ -19,6 +19,7 @@ pub mod error;
 mod execute;
 mod files;
 pub mod floor;
+pub mod limits;
 mod lock;
 pub mod mapping;
 pub mod operation;

@@ -25,7 +25,7 @@ use super::report;
 use super::result::AppendResult;
 use super::stats::{Shared, Snapshot, Stats};
 use super::wake;
-use super::way::{Opened, Queued, Way, is_full};
+use super::way::{self, Opened, Queued, Way, is_full};
 use crate::args::Format;
 use crate::interrupt::Interrupt;
 use crate::output::{Exit, Failure, Output, tell};
@@ -41,7 +41,7 @@ const FLOOR_FLUSH_FILE_BYTES: u64 = 64 << 20;
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let plan = arguments.plan()?;
     let interrupt = Interrupt::listen()?;
-    let mut place = Place::look(&arguments.dir, &plan.wishes.name, arguments.keep)?;
+    let mut place = Place::look(&arguments.dir, &plan.wishes.names, arguments.keep)?;
     let progress = Progress::start();
     let measured = measure(arguments, plan, &interrupt, &mut place, &progress);
     progress.end();
@@ -59,7 +59,12 @@ fn measure(
     place: &mut Place,
     progress: &Progress,
 ) -> Result<Measured, Failure> {
-    let options = Options { backend: arguments.backend.into(), ..Options::at(&arguments.dir) };
+    let options = Options {
+        backend: arguments.backend.into(),
+        shards: plan.shards.and_then(|shards| usize::try_from(shards).ok()),
+        pin_shards: plan.pinned,
+        ..Options::at(&arguments.dir)
+    };
     let engine = Opened::open(options, plan.local, &plan.wishes)?;
     place.enter();
     let env = Environment::of(&arguments.dir);
@@ -127,6 +132,7 @@ fn run_producers(
         ack: plan.ack,
         turn: plan.turn(start, index),
         producers: plan.producers,
+        in_order: plan.wishes.names.len() == 1,
     };
     let dir = &arguments.dir;
     match engine {
@@ -138,10 +144,11 @@ fn run_producers(
             Ok(ended.with(&shared))
         }
         Opened::Queued(engine, queued) => {
-            let make = |index| Producer::new(Queued::clone(&queued), task(index), &shared, dir);
+            let make = |index| Producer::new(queued.share(index), task(index), &shared, dir);
             let sent = join_all((0..plan.producers).map(make).collect())?;
-            let (_, ended) = end_clock(sent, dir)?;
-            engine.close()?;
+            let (ways, ended) = end_clock(sent, dir)?;
+            drop((ways, queued));
+            way::close(engine)?;
             Ok(ended.with(&shared))
         }
     }
@@ -192,8 +199,9 @@ fn end_clock<W: Way>(mut sent: Vec<Sent<W>>, directory: &Path) -> Result<(Vec<W>
     let mut end = Snapshot::end(directory);
     let final_flush = end.at.since(before);
     end.log = one.way.counters();
-    let marks = one.way.marks();
-    assert_eq!(marks.flushed, marks.log_end, "a flush behind everything covers everything");
+    for marks in one.way.marks() {
+        assert_eq!(marks.flushed, marks.log_end, "a flush behind everything covers everything");
+    }
     let (mut stats, mut ways) = (Stats::new(), Vec::new());
     for one in sent {
         let (way, own) = one.finish()?;
@@ -252,11 +260,13 @@ fn explain(trouble: Trouble, place: &Place, arguments: &Arguments) -> Failure {
 /// Returns the bytes of log for each record: of what is there, extents of segments included.
 fn bytes_per_record(arguments: &Arguments, plan: &Plan) -> Result<f64, Failure> {
     let summaries = highwater::inspect::summaries(&arguments.dir)?;
-    let found = summaries.into_iter().find(|summary| summary.name == plan.wishes.name);
-    let Some(summary) = found else { return Ok(0.0) };
-    let records = summary.log_end.0 - summary.log_start.0;
-    let bytes = super::numbers::real(summary.bytes);
-    Ok(super::numbers::ratio(bytes, super::numbers::real(records)).unwrap_or_default())
+    let (mut bytes, mut records) = (0, 0);
+    for summary in summaries.iter().filter(|log| plan.wishes.names.contains(&log.name)) {
+        records += summary.log_end.0 - summary.log_start.0;
+        bytes += summary.bytes;
+    }
+    let (bytes, records) = (super::numbers::real(bytes), super::numbers::real(records));
+    Ok(super::numbers::ratio(bytes, records).unwrap_or_default())
 }
 
 /// The floor beside the run: what is measured before and after it.
@@ -317,7 +327,9 @@ impl Plan {
         let free = highwater_io::space::free_bytes(directory).map_err(Error::from)?;
         // Segments are made whole, and the next one beside the one that is written to.
         let segment_bytes = self.wishes.segment_bytes.unwrap_or(highwater::DEFAULT_SEGMENT_BYTES);
-        let segments = (free / 10 * 9).saturating_sub(2 * segment_bytes.min(free / 4));
+        let logs = super::numbers::count(self.wishes.names.len());
+        let segments =
+            (free / 10 * 9).saturating_sub(2 * segment_bytes.min(free / 4 / logs) * logs);
         let room = (segments / self.batch_disk_bytes()).max(1);
         if self.is_told_total && self.batches_max > room {
             let total = text::bytes(self.batches_max.saturating_mul(self.batch_bytes));

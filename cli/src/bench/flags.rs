@@ -27,6 +27,8 @@ const WARMUP_DEFAULT: Duration = Duration::from_secs(2);
 const IN_FLIGHT_DEFAULT: u32 = 64;
 const IN_FLIGHT_MAX: i64 = 1 << 16;
 const PRODUCERS_MAX: i64 = 64;
+const LOGS_MAX: i64 = 4096;
+const SHARDS_MAX: i64 = 256;
 const BATCH_RECORDS_MAX: i64 = 4 << 20;
 const RATE_MAX: f64 = 1e9;
 /// What a record's own encoding takes at the most, without key and headers.
@@ -38,6 +40,8 @@ Examples:
   highwater bench append --dir ./data --rate 20k --arrival poisson --ack leader-flushed
   highwater bench append --dir ./data --rate max --in-flight 64 --producers 2 --record-bytes 100 \\
       --batch-records 1 --ack leader-flushed --format json --fail-if 'ack_us.p99>2000'
+  highwater bench append --dir ./data --rate max --logs 500 --shards 2 --record-bytes 100 \\
+      --batch-records 1 --ack leader-flushed
 
 Without --rate: an open loop at half of what the disk's floor can flush in a second. With a rate,
 latency counts from the time each batch should have been sent. With `--rate max` or --in-flight: a
@@ -88,6 +92,18 @@ pub(crate) struct Arguments {
     /// What an append waits for before it is acked.
     #[arg(long, value_enum, default_value = "leader")]
     ack: AckChoice,
+    /// Append to so many logs in turn: LOG-0, LOG-1 and so on.
+    #[arg(long, value_name = "L", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=LOGS_MAX))]
+    logs: u32,
+    /// How many shards own them, each a thread on a core of its own if there are as many [default:
+    /// one for each core].
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=SHARDS_MAX),
+        conflicts_with = "local")]
+    shards: Option<u32>,
+    /// Let the kernel move the shards between cores.
+    #[arg(long)]
+    unpinned: bool,
     /// How many threads append.
     #[arg(long, value_name = "P", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=PRODUCERS_MAX))]
@@ -172,6 +188,8 @@ pub(crate) struct Plan {
     pub(crate) compression: Compression,
     pub(crate) ack: Ack,
     pub(crate) producers: u32,
+    pub(crate) shards: Option<u32>,
+    pub(crate) pinned: bool,
     pub(crate) pace: Pace,
     pub(crate) local: bool,
 }
@@ -197,6 +215,9 @@ impl Arguments {
                  out, or --local",
             );
         }
+        if self.logs > 1 && self.log.len() + 5 > highwater::MAX_NAME_BYTES {
+            return refuse("--log is too long for a number behind it");
+        }
         if self.duration.is_some_and(|duration| duration.is_zero()) {
             return refuse("--duration 0 measures nothing");
         }
@@ -210,7 +231,7 @@ impl Arguments {
         };
         Ok(Plan {
             wishes: LogWishes {
-                name: self.log.clone(),
+                names: self.log_names(),
                 flush: self.flush,
                 segment_bytes: self.segment_bytes,
                 retention_bytes: self.retention_bytes,
@@ -230,9 +251,18 @@ impl Arguments {
             compression: self.compression,
             ack: self.ack.into(),
             producers: self.producers,
+            shards: self.shards,
+            pinned: !self.unpinned,
             pace,
             local: self.local,
         })
+    }
+
+    fn log_names(&self) -> Vec<String> {
+        match self.logs {
+            1 => vec![self.log.clone()],
+            logs => (0..logs).map(|index| format!("{}-{index}", self.log)).collect(),
+        }
     }
 
     fn check_sizes(&self, batch_bytes: u64) -> Result<(), Failure> {

@@ -172,6 +172,9 @@ fn config(plan: &Plan) -> Config {
         flush: policy_text(plan.wishes.flush),
         ack: ack_name(plan.ack),
         producers: plan.producers,
+        logs: count(plan.wishes.names.len()),
+        shards: plan.shards,
+        pinned: plan.pinned && !plan.local,
         in_flight,
         rate_records_per_s: rate.map(|rate| round(rate, 3)),
         arrival: arrival.map(|arrival| match arrival {

@@ -11,7 +11,7 @@ const POOL: &str = ".pool";
 #[derive(Debug)]
 pub(crate) struct Place {
     directory: PathBuf,
-    log: String,
+    logs: Vec<String>,
     /// Nothing was in the directory, or it did not exist: what the engine made there is ours.
     was_empty: bool,
     was_missing: bool,
@@ -21,12 +21,12 @@ pub(crate) struct Place {
 
 impl Place {
     /// Looks at the directory; refuses a log that exists. Touches nothing.
-    pub(crate) fn look(directory: &Path, log: &str, keep: bool) -> Result<Self, Failure> {
+    pub(crate) fn look(directory: &Path, logs: &[String], keep: bool) -> Result<Self, Failure> {
         let entries = std::fs::read_dir(directory);
         let was_missing =
             entries.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         let was_empty = entries.is_ok_and(|mut entries| entries.next().is_none());
-        if directory.join(log).exists() {
+        if let Some(log) = logs.iter().find(|log| directory.join(log).exists()) {
             return Err(Failure::new(
                 Exit::Error,
                 format!(
@@ -38,7 +38,7 @@ impl Place {
         }
         Ok(Place {
             directory: directory.to_owned(),
-            log: log.to_owned(),
+            logs: logs.to_vec(),
             was_empty: was_empty || was_missing,
             was_missing,
             keep,
@@ -51,9 +51,9 @@ impl Place {
         self.entered = true;
     }
 
-    /// Returns whether the directory of the log is gone: removed or unmounted under the run.
+    /// Returns whether the directory of a log is gone: removed or unmounted under the run.
     pub(crate) fn has_vanished(&self) -> bool {
-        !self.directory.join(&self.log).exists()
+        self.logs.iter().any(|log| !self.directory.join(log).exists())
     }
 
     /// Takes the log away - unless it is to be kept -, and what else the run has made.
@@ -62,20 +62,23 @@ impl Place {
             return Ok(());
         }
         self.remove().map_err(|error| {
-            let log = self.directory.join(&self.log);
+            let (first, directory) = (&self.logs[0], self.directory.display());
             Failure::new(
                 Exit::Error,
-                format!("cannot remove the log of the bench: {error}; remove {}", log.display()),
+                format!("cannot remove {first} in {directory}: {error}; remove it, and its like"),
             )
         })
     }
 
     fn remove(&self) -> std::io::Result<()> {
         // First out of the engine's sight in one step: a kill in between leaves no half a log.
-        let hidden = self.directory.join(format!(".bench-removed-{}", std::process::id()));
-        match std::fs::rename(self.directory.join(&self.log), &hidden) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            renamed => renamed.and_then(|()| std::fs::remove_dir_all(&hidden))?,
+        for (index, log) in self.logs.iter().enumerate() {
+            let hidden = format!(".bench-removed-{}-{index}", std::process::id());
+            let hidden = self.directory.join(hidden);
+            match std::fs::rename(self.directory.join(log), &hidden) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => renamed.and_then(|()| std::fs::remove_dir_all(&hidden))?,
+            }
         }
         if self.was_empty {
             std::fs::remove_dir_all(self.directory.join(POOL))?;

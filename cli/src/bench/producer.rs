@@ -21,6 +21,9 @@ const RECORD_OVERHEAD_BYTES: usize = 12;
 /// and acked as ever, only their flush is not seen; what is kept costs the engine something.
 const UNFLUSHED_MAX: usize = 1 << 14;
 
+/// How many flushes of several logs are looked at, each time.
+const OUT_OF_ORDER_MAX: usize = 64;
+
 /// Who decides when this producer sends.
 #[derive(Clone, Debug)]
 pub(crate) enum Turn {
@@ -39,6 +42,8 @@ pub(crate) struct Task {
     pub(crate) ack: Ack,
     pub(crate) turn: Turn,
     pub(crate) producers: u32,
+    /// Acks come in the order of appends: there is one log.
+    pub(crate) in_order: bool,
 }
 
 /// What is next.
@@ -203,18 +208,24 @@ impl<W: Way> Producer<W> {
         }
     }
 
-    /// Takes every ack that is there, in order, and then every flush.
+    /// Takes every ack that is there, and then every flush.
     fn collect(&mut self) -> Result<(), Error> {
         let (mut acked, mut now) = (0, Monotonic::default());
-        while let Some((handle, _)) = self.unacked.front()
-            && let Some(result) = self.way.acked(handle)
-        {
+        let mut index = 0;
+        while let Some((handle, _)) = self.unacked.get(index) {
+            let Some(result) = self.way.acked(handle) else {
+                if self.task.in_order {
+                    break;
+                }
+                index += 1;
+                continue;
+            };
             let appended = result?;
             if acked == 0 {
                 now = monotonic_now();
             }
             acked += 1;
-            let Some((handle, sending)) = self.unacked.pop_front() else { break };
+            let Some((handle, sending)) = self.unacked.remove(index) else { break };
             if sending.counts {
                 self.stats.acked(&sending, &appended, now);
                 self.keep(handle, sending);
@@ -236,12 +247,17 @@ impl<W: Way> Producer<W> {
     }
 
     fn collect_flushes(&mut self) -> Result<(), Error> {
-        while let Some(kept) = self.unflushed.front()
-            && let Some(result) = self.way.flushed(&kept.handle)
-        {
-            let flushed = result?;
-            self.stats.flushed(&kept.sending, &flushed);
-            self.unflushed.pop_front();
+        let mut index = 0;
+        while let Some(kept) = self.unflushed.get(index) {
+            match self.way.flushed(&kept.handle) {
+                Some(flushed) => {
+                    self.stats.flushed(&kept.sending, &flushed?);
+                    self.unflushed.remove(index);
+                }
+                // Others are looked at as far as one wait may have brought them.
+                None if self.task.in_order || index >= OUT_OF_ORDER_MAX => break,
+                None => index += 1,
+            }
         }
         Ok(())
     }

@@ -82,6 +82,10 @@ pub(crate) struct Config {
     pub(crate) flush: String,
     pub(crate) ack: &'static str,
     pub(crate) producers: u32,
+    pub(crate) logs: u64,
+    /// `None`: one for each core.
+    pub(crate) shards: Option<u32>,
+    pub(crate) pinned: bool,
     /// Of a closed loop.
     pub(crate) in_flight: Option<u32>,
     /// Of an open loop.

@@ -1,6 +1,7 @@
 //! The two ways into the engine, as a producer sees them, and what else of the engine's surface
 //! the bench leans on: everything that follows a change of it stands here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::{
@@ -74,7 +75,8 @@ impl LogCounters {
 /// What a bench asks of a new log.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWishes {
-    pub(crate) name: String,
+    /// At least one.
+    pub(crate) names: Vec<String>,
     pub(crate) flush: highwater::FlushPolicy,
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) retention_bytes: Option<u64>,
@@ -109,10 +111,10 @@ pub(crate) trait Way {
     fn wait(&mut self, handle: &Self::Handle, until: Monotonic);
     /// Waits until `until`, or a little; with a thread of its own the engine works on.
     fn idle(&mut self, until: Monotonic);
-    /// Flushes the log; returns when that is done.
+    /// Flushes the logs; returns when that is done.
     fn flush(&mut self) -> Result<()>;
-    fn marks(&self) -> Marks;
-    /// Returns what the log counted since it was made; zeros of an engine that has stopped.
+    fn marks(&self) -> Vec<Marks>;
+    /// Returns what the logs counted since they were made; zeros of an engine that has stopped.
     fn counters(&mut self) -> LogCounters;
 }
 
@@ -121,17 +123,28 @@ fn up_to(until: Monotonic) -> Duration {
     until.since(monotonic_now()).min(LOOK_UP)
 }
 
-/// Through the queue to a shard's own thread.
+/// Through the queues to the shards' own threads.
 #[derive(Clone, Debug)]
 pub(crate) struct Queued {
-    log: Log,
+    engine: Arc<Engine>,
+    logs: Vec<Log>,
+    next: usize,
+}
+
+impl Queued {
+    /// Returns the way of another producer, which begins with another log.
+    pub(crate) fn share(&self, producer: u32) -> Queued {
+        let step = usize::try_from(producer).unwrap_or(0).wrapping_mul(31);
+        Queued { next: step % self.logs.len(), ..self.clone() }
+    }
 }
 
 impl Way for Queued {
     type Handle = Receipt;
 
     fn append(&mut self, batch: RecordBatch, ack: Ack) -> Result<Receipt> {
-        self.log.append(batch, ack)
+        self.next = (self.next + 1) % self.logs.len();
+        self.logs[self.next].append(batch, ack)
     }
 
     fn acked(&self, receipt: &Receipt) -> Option<Result<Appended>> {
@@ -156,15 +169,17 @@ impl Way for Queued {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.log.flush()?.wait().map(drop)
+        let wishes: Vec<_> = self.logs.iter().map(Log::flush).collect::<Result<_>>()?;
+        wishes.iter().try_for_each(|wish| wish.wait().map(drop))
     }
 
-    fn marks(&self) -> Marks {
-        self.log.marks()
+    fn marks(&self) -> Vec<Marks> {
+        self.logs.iter().map(Log::marks).collect()
     }
 
     fn counters(&mut self) -> LogCounters {
-        self.log.metrics().map_or_else(|_| LogCounters::default(), |metrics| (&metrics).into())
+        let total = self.engine.metrics().map(|metrics| metrics.total());
+        total.map_or_else(|_| LogCounters::default(), |total| (&total).into())
     }
 }
 
@@ -172,15 +187,16 @@ impl Way for Queued {
 #[derive(Debug)]
 pub(crate) struct Local {
     engine: LocalEngine<SystemPlatform>,
-    log: LocalLog,
-    name: String,
+    logs: Vec<LocalLog>,
+    next: usize,
 }
 
 impl Way for Local {
     type Handle = Ticket;
 
     fn append(&mut self, batch: RecordBatch, ack: Ack) -> Result<Ticket> {
-        self.engine.append(self.log, batch, ack)
+        self.next = (self.next + 1) % self.logs.len();
+        self.engine.append(self.logs[self.next], batch, ack)
     }
 
     fn acked(&self, ticket: &Ticket) -> Option<Result<Appended>> {
@@ -202,24 +218,23 @@ impl Way for Local {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let ticket = self.engine.flush(self.log);
-        self.engine.run_until(&ticket).map(drop)
+        let tickets: Vec<_> = self.logs.iter().map(|log| self.engine.flush(*log)).collect();
+        tickets.iter().try_for_each(|ticket| self.engine.run_until(ticket).map(drop))
     }
 
-    fn marks(&self) -> Marks {
-        self.engine.marks(self.log)
+    fn marks(&self) -> Vec<Marks> {
+        self.logs.iter().map(|log| self.engine.marks(*log)).collect()
     }
 
     fn counters(&mut self) -> LogCounters {
-        let metrics = self.engine.metrics().logs.remove(&self.name);
-        metrics.as_ref().map_or_else(LogCounters::default, LogCounters::from)
+        (&self.engine.metrics().total()).into()
     }
 }
 
 /// An open engine, one way or the other, with the log of the bench.
 #[derive(Debug)]
 pub(crate) enum Opened {
-    Queued(Engine, Box<Queued>),
+    Queued(Arc<Engine>, Box<Queued>),
     Local(Box<Local>),
 }
 
@@ -229,13 +244,19 @@ impl Opened {
         if local {
             let platform = SystemPlatform::new(options.backend);
             let mut engine = LocalEngine::open(platform, &options)?;
-            let log = engine.log(&wishes.name, &wishes.options())?;
-            let name = wishes.name.clone();
-            return Ok(Opened::Local(Box::new(Local { engine, log, name })));
+            let options = wishes.options();
+            let logs = wishes.names.iter().map(|name| engine.log(name, &options));
+            let logs = logs.collect::<Result<_>>()?;
+            return Ok(Opened::Local(Box::new(Local { engine, logs, next: 0 })));
         }
         let engine = Engine::open(options)?;
-        match engine.log(&wishes.name, wishes.options()) {
-            Ok(log) => Ok(Opened::Queued(engine, Box::new(Queued { log }))),
+        let logs = wishes.names.iter().map(|name| engine.log(name, wishes.options()));
+        match logs.collect::<Result<_>>() {
+            Ok(logs) => {
+                let engine = Arc::new(engine);
+                let queued = Queued { engine: Arc::clone(&engine), logs, next: 0 };
+                Ok(Opened::Queued(engine, Box::new(queued)))
+            }
             Err(error) => {
                 // The first error is the one to tell.
                 drop(engine.close());
@@ -263,10 +284,19 @@ impl Opened {
 
     pub(crate) fn close(self) -> Result<()> {
         match self {
-            Opened::Queued(engine, _) => engine.close(),
+            Opened::Queued(engine, queued) => {
+                drop(queued);
+                close(engine)
+            }
             Opened::Local(local) => local.engine.close(),
         }
     }
+}
+
+/// Closes the engine, which the caller is the last to hold.
+pub(crate) fn close(engine: Arc<Engine>) -> Result<()> {
+    let Some(engine) = Arc::into_inner(engine) else { panic!("the producers are gone") };
+    engine.close()
 }
 
 /// Returns whether an error is a disk that is full.
