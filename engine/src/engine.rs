@@ -20,6 +20,7 @@ use crate::number::{LogNumber, LogNumbers};
 use crate::opening::OpenedLog;
 use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options, ShardId};
 use crate::report::{LogReport, RecoveryReport};
+use crate::rounds::{lies_on, shared_device};
 use crate::shard::Command;
 use crate::shards::Shards;
 use crate::shared::LogShared;
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) control: Mutex<Option<Control<InlineIo>>>,
     pub(crate) platform: SystemPlatform,
     pub(crate) shards: Shards,
+    /// What flush rounds flush.
+    shared_device: Option<u64>,
     pub(crate) logs: Mutex<Logs>,
     recovery: RecoveryReport,
 }
@@ -104,6 +107,7 @@ impl Engine {
         options.validate()?;
         let platform = SystemPlatform::new(options.backend);
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
+        let shared_device = shared_device(&platform, &options)?;
         let shards = Shards::start(&platform, &options, &control.device())?;
         control.lock_root()?;
         let (opened, recovery) = control.open_all_at_once(&platform)?;
@@ -112,6 +116,7 @@ impl Engine {
             control: Mutex::new(Some(control)),
             platform,
             shards,
+            shared_device,
             logs: Mutex::new(Logs { entries: BTreeMap::new(), numbers }),
             recovery,
         };
@@ -276,9 +281,10 @@ impl Inner {
     pub(crate) fn attach(
         &self,
         entry: &LogEntry,
-        opened: OpenedLog,
+        mut opened: OpenedLog,
         settings: LogSettings,
     ) -> Result<()> {
+        opened.may_join_rounds = lies_on(&self.platform, self.shared_device, &opened.directory);
         let command = Command::Attach { log: entry.number, opened: Box::new(opened), settings };
         let sent = self.shards.mailbox(entry.shard).push_control(Message::Command(command));
         if sent { Ok(()) } else { Err(stopped("open log")) }

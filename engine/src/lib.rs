@@ -60,6 +60,7 @@ mod receipt;
 mod recover;
 mod report;
 mod room;
+mod rounds;
 mod shard;
 mod shards;
 mod shared;

@@ -17,10 +17,11 @@ use crate::marks::{Isolation, Marks};
 use crate::metrics::EngineMetrics;
 use crate::number::{LogNumber, LogNumbers};
 use crate::opening::{OpenedLog, check_options};
-use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options};
+use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options, ShardSettings};
 use crate::reader::Reader;
 use crate::receipt::{Appended, Promise, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
+use crate::rounds::{lies_on, shared_device};
 use crate::shard::{Command, Runner};
 use crate::shared::LogShared;
 
@@ -58,6 +59,8 @@ pub struct LocalEngine<P: Platform> {
     logs: BTreeMap<String, Entry>,
     numbers: LogNumbers,
     recovery: RecoveryReport,
+    /// What flush rounds flush.
+    shared_device: Option<u64>,
     queued_bytes: usize,
     queue_bytes_max: usize,
 }
@@ -80,8 +83,9 @@ impl<P: Platform> LocalEngine<P> {
     pub fn open(platform: P, options: &Options) -> Result<Self> {
         options.validate()?;
         let mut control = Control::new(platform.control_io()?, &options.directory)?;
+        let shared_device = shared_device(&platform, options)?;
         let io = platform.shard_io()?;
-        let mut runner = Runner::new(io, options.tail_cache_bytes, control.device());
+        let mut runner = Runner::new(io, ShardSettings::from(options), control.device());
         runner.lock(&options.directory)?;
         control.lock_root()?;
         let (opened, recovery) = control.open_all()?;
@@ -92,6 +96,7 @@ impl<P: Platform> LocalEngine<P> {
             logs: BTreeMap::new(),
             numbers: LogNumbers::default(),
             recovery,
+            shared_device,
             queued_bytes: 0,
             queue_bytes_max: options.queue_bytes,
         };
@@ -111,8 +116,13 @@ impl<P: Platform> LocalEngine<P> {
             report: opened.report.clone(),
         };
         self.logs.insert(opened.report.name.clone(), entry);
-        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), settings }, Wait::No);
+        self.attach(log, opened, settings);
         log
+    }
+
+    fn attach(&mut self, log: LocalLog, mut opened: OpenedLog, settings: LogSettings) {
+        opened.may_join_rounds = lies_on(&self.platform, self.shared_device, &opened.directory);
+        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), settings }, Wait::No);
     }
 
     fn turn(&mut self, command: impl Into<Option<Command>>, wait: Wait) {
@@ -364,7 +374,7 @@ impl<P: Platform> LocalEngine<P> {
         let (_, entry) = self.entry(log);
         let (opened, settings) = (opened.into_shared(&entry.shared), entry.settings);
         let marks = opened.shared.marks();
-        self.turn(Command::Attach { log: log.0, opened: Box::new(opened), settings }, Wait::No);
+        self.attach(log, opened, settings);
         error.map_or(Ok(marks), Err)
     }
 

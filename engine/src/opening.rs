@@ -46,6 +46,8 @@ pub(crate) struct ActiveSegment {
     /// Its last block holds flushed bytes and must not be rewritten: the first append rolls. (Not
     /// before: opening works on a full disk.)
     pub(crate) is_full: bool,
+    /// All of it was written and flushed by this opening.
+    pub(crate) is_prepared: bool,
 }
 
 /// A log that is ready for its shard: everything flushed, the new generation in both slots, no
@@ -67,6 +69,8 @@ pub(crate) struct OpenedLog {
     pub(crate) active: Option<ActiveSegment>,
     pub(crate) read_only: Option<Error>,
     pub(crate) report: LogReport,
+    /// It lies on the file system that flush rounds flush.
+    pub(crate) may_join_rounds: bool,
 }
 
 impl OpenedLog {
@@ -324,12 +328,14 @@ fn create_log<I: Io>(
     io.sync_directory(&directory)?;
     io.sync_directory(place.root)?;
     let (salt, end) = create_segment(io, &directory, meta.log_id, Offset(0))?;
-    let mut reserved_to = FIRST_RESERVE_BYTES;
+    let (mut reserved_to, mut is_prepared) = (FIRST_RESERVE_BYTES, false);
     if options.prepare == Preparation::AtOpen {
         let prepared = prepare_segment(io, &directory, Offset(0), meta.segment_bytes)?;
+        is_prepared = prepared.is_some();
         reserved_to = prepared.unwrap_or(reserved_to);
     }
-    let active = ActiveSegment { base: Offset(0), salt, reserved_to, is_full: false };
+    let is_full = false;
+    let active = ActiveSegment { base: Offset(0), salt, reserved_to, is_full, is_prepared };
     let report = LogReport {
         name: place.name.to_owned(),
         meta_case: MetaCase::M1NeverCreated,
@@ -362,6 +368,7 @@ fn create_log<I: Io>(
         active: Some(active),
         read_only: None,
         report,
+        may_join_rounds: false,
     })
 }
 

@@ -49,6 +49,26 @@ pub struct Options {
     /// The most bytes of what was just written that a shard keeps in memory for readers of this
     /// process; nothing is kept for a log that nobody reads.
     pub tail_cache_bytes: usize,
+    /// Whether due logs of a shard share one flush of their file system (a *flush round*), where
+    /// their segments were prepared before their use: many logs then cost about as many flushes
+    /// as one. Only on ext4 and XFS, not with `data=journal`; the segments of such an engine must
+    /// not be cloned (reflinked) while they are in use, as writing to a shared block is more than
+    /// a write in place. See docs/durability.md, assumption A8.
+    pub shared_flush: bool,
+}
+
+/// What of the options each shard needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShardSettings {
+    pub(crate) tail_cache_bytes: usize,
+    pub(crate) shared_flush: bool,
+}
+
+impl From<&Options> for ShardSettings {
+    fn from(options: &Options) -> Self {
+        let Options { tail_cache_bytes, shared_flush, .. } = *options;
+        ShardSettings { tail_cache_bytes, shared_flush }
+    }
 }
 
 impl Options {
@@ -62,6 +82,7 @@ impl Options {
             queue_batches: 1024,
             queue_bytes: 64 << 20,
             tail_cache_bytes: 64 << 20,
+            shared_flush: false,
         }
     }
 

@@ -380,6 +380,7 @@ fn read_only(recovery: &Recovery<'_>, end: &End, findings: Findings) -> OpenedLo
         active: None,
         read_only: Some(error),
         report,
+        may_join_rounds: false,
     }
 }
 
@@ -482,6 +483,7 @@ fn carry_out<I: Io>(
         active: Some(placed.active),
         read_only: None,
         report,
+        may_join_rounds: false,
     })
 }
 
@@ -563,13 +565,15 @@ fn place_active<I: Io>(
         // The cut block may hold flushed bytes that must not be rewritten: the next append starts a
         // segment, and the name of a segment ends its predecessor.
         let is_full = meta.never_rewrite_flushed && !tail.is_empty();
-        let active = ActiveSegment { base: *base, salt: *salt, reserved_to, is_full };
+        let active =
+            ActiveSegment { base: *base, salt: *salt, reserved_to, is_full, is_prepared: false };
         return Ok(Placed { active, end: mark, tail });
     }
     // There is no segment yet: the crash came before it had its header.
     let (salt, end) = create_segment(io, recovery.directory, meta.log_id, mark.offset)?;
     let reserved_to = 64 << 10;
-    let active = ActiveSegment { base: mark.offset, salt, reserved_to, is_full: false };
+    let active =
+        ActiveSegment { base: mark.offset, salt, reserved_to, is_full: false, is_prepared: false };
     Ok(Placed { active, end, tail: Vec::new() })
 }
 

@@ -22,9 +22,10 @@ use crate::error::{Error, Result};
 use crate::metrics::{Counters, EngineMetrics};
 use crate::number::LogNumber;
 use crate::opening::OpenedLog;
-use crate::options::{LOCK_WAIT, LogSettings, MAX_LOGS};
+use crate::options::{LOCK_WAIT, LogSettings, MAX_LOGS, ShardSettings};
 use crate::receipt::Promise;
 use crate::room::Released;
+use crate::rounds::Rounds;
 use crate::tail::TailBudget;
 
 /// How long between two attempts for a lock.
@@ -75,6 +76,9 @@ pub(crate) enum Command {
     },
 }
 
+/// The slot in the token of a round's flush; logs have lower ones.
+const ROUND_SLOT: u16 = u16::MAX;
+
 /// A place for a log in its shard.
 #[derive(Debug, Default)]
 struct Slot {
@@ -112,6 +116,7 @@ pub(crate) struct Shard {
     random: SeededRandom,
     tail_budget: Arc<TailBudget>,
     buffers: Buffers,
+    rounds: Rounds,
     device: Arc<Device>,
     /// How many failures of the device this shard has heard of.
     failures_seen: u64,
@@ -119,7 +124,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(seed: u64, tail_cache_bytes: usize, device: Arc<Device>) -> Self {
+    pub(crate) fn new(seed: u64, settings: ShardSettings, device: Arc<Device>) -> Self {
         Shard {
             slots: Vec::new(),
             owned: 0,
@@ -133,8 +138,9 @@ impl Shard {
             turns: 0,
             in_flight: 0,
             random: SeededRandom::new(seed),
-            tail_budget: TailBudget::new(tail_cache_bytes),
+            tail_budget: TailBudget::new(settings.tail_cache_bytes),
             buffers: Buffers::default(),
+            rounds: Rounds::new(settings.shared_flush),
             device,
             failures_seen: 0,
             released: Released::default(),
@@ -154,6 +160,7 @@ impl Shard {
         let mut random = self.random.clone();
         let mut released = std::mem::take(&mut self.released);
         let mut buffers = std::mem::take(&mut self.buffers);
+        let mut rounds = std::mem::take(&mut self.rounds);
         let tail_budget = Arc::clone(&self.tail_budget);
         let mut turn = Turn {
             now,
@@ -163,6 +170,7 @@ impl Shard {
             released: &mut released,
             tail_budget: &tail_budget,
             buffers: &mut buffers,
+            rounds: &mut rounds,
         };
         // Before any completion is believed: another shard may have heard that the device failed.
         if let Some(error) = self.device.failure_since(&mut self.failures_seen) {
@@ -183,10 +191,15 @@ impl Shard {
             self.touch(slot);
         }
         self.pump_touched(&mut turn);
+        if let Some(file) = rounds.begin() {
+            let token = Token(u64::from(ROUND_SLOT) << 48 | self.turns);
+            operations.push((token, Operation::Flush { file }));
+        }
         self.in_flight += operations.len() - before;
         self.random = random;
         self.released = released;
         self.buffers = buffers;
+        self.rounds = rounds;
     }
 
     fn touch(&mut self, slot: u16) {
@@ -281,15 +294,38 @@ impl Shard {
         let failed = completion.result.as_ref().err().filter(|error| is_failed_write(error));
         let failed = failed.cloned();
         let slot = u16::try_from(completion.token.0 >> 48).unwrap_or(u16::MAX);
-        let place = self.slots.get_mut(usize::from(slot)).and_then(|place| place.log.as_mut());
-        let Some(log) = place else { panic!("a log with operations in flight stays in its shard") };
-        log.complete(completion, turn);
-        self.touch(slot);
+        if slot == ROUND_SLOT {
+            self.round_completed(&completion.result, turn);
+        } else {
+            let place = self.slots.get_mut(usize::from(slot)).and_then(|place| place.log.as_mut());
+            let Some(log) = place else {
+                panic!("a log with operations in flight stays in its shard")
+            };
+            log.complete(completion, turn);
+            self.touch(slot);
+        }
         if let Some(error) = failed {
             // All logs of an engine share a file system: the device may have dropped the
             // unflushed bytes of any of them, of other shards too.
             self.device.note_failure(&error);
             self.poison_dirty(&error, turn);
+        }
+    }
+
+    fn round_completed(
+        &mut self,
+        result: &std::result::Result<highwater_io::Output, IoError>,
+        turn: &mut Turn<'_>,
+    ) {
+        let (members, late) = turn.rounds.end();
+        for number in members {
+            let Some(log) = self.touch_log(number) else {
+                panic!("a log that is in a round stays in its shard")
+            };
+            log.round_completed(result.clone(), turn);
+        }
+        for number in late {
+            self.touch_log(number);
         }
     }
 
@@ -435,11 +471,11 @@ pub(crate) struct Runner<I: Io> {
 }
 
 impl<I: Io> Runner<I> {
-    pub(crate) fn new(mut io: I, tail_cache_bytes: usize, device: Arc<Device>) -> Self {
+    pub(crate) fn new(mut io: I, settings: ShardSettings, device: Arc<Device>) -> Self {
         let seed = io.random_u64();
         Runner {
             io,
-            shard: Shard::new(seed, tail_cache_bytes, device),
+            shard: Shard::new(seed, settings, device),
             completions: Vec::new(),
             operations: Vec::new(),
             backlog: VecDeque::new(),

@@ -16,7 +16,7 @@ use crate::engine::{lock, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mailbox::{Mailbox, Message};
 use crate::metrics::EngineMetrics;
-use crate::options::{Options, SHARDS_DEFAULT_MAX, ShardId};
+use crate::options::{Options, SHARDS_DEFAULT_MAX, ShardId, ShardSettings};
 use crate::shard::{Command, Runner};
 
 /// How long a shard may take to tell its figures: it may be inside a durable write that it runs by
@@ -139,7 +139,7 @@ fn start_shard(
     let mailbox = Arc::new(Mailbox::new(options.queue_batches, options.queue_bytes));
     let (started, answer) = sync_channel(1);
     let (platform, directory) = (platform.clone(), options.directory.clone());
-    let (tail_cache_bytes, device) = (options.tail_cache_bytes, Arc::clone(device));
+    let (settings, device) = (ShardSettings::from(options), Arc::clone(device));
     let letters = Arc::clone(&mailbox);
     let thread = spawn(&format!("highwater-{index}"), move || {
         let guard = StopOnDrop(letters);
@@ -149,7 +149,7 @@ fn start_shard(
             pin_to(core);
         }
         let runner = platform.shard_io().map_err(Error::from_io).and_then(|io| {
-            let mut runner = Runner::new(io, tail_cache_bytes, device);
+            let mut runner = Runner::new(io, settings, device);
             runner.lock(&directory)?;
             Ok(runner)
         });

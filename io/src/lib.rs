@@ -171,4 +171,19 @@ pub trait Platform: Clone {
     /// # Errors
     /// If the process is out of resources.
     fn control_io(&self) -> Result<Self::ControlIo, IoError>;
+
+    /// Returns the device under `path` if a flush of any file there makes every completed write in
+    /// place durable, as [`space::device_written_in_place`] says.
+    ///
+    /// # Errors
+    /// As there.
+    fn device_written_in_place(&self, path: &std::path::Path) -> Result<u64, IoError> {
+        Err(IoError {
+            kind: IoErrorKind::Unsupported,
+            operation: "ask the device of",
+            path: path.to_owned(),
+            position: None,
+            errno: None,
+        })
+    }
 }

@@ -81,6 +81,10 @@ impl Platform for SystemPlatform {
     fn control_io(&self) -> Result<InlineIo, IoError> {
         Ok(InlineIo::of(self.owner.clone()))
     }
+
+    fn device_written_in_place(&self, path: &std::path::Path) -> Result<u64, IoError> {
+        crate::space::device_written_in_place(path)
+    }
 }
 
 /// What a shard on the real machine uses.

@@ -63,6 +63,7 @@ fn measure(
         backend: arguments.backend.into(),
         shards: plan.shards.and_then(|shards| usize::try_from(shards).ok()),
         pin_shards: plan.pinned,
+        shared_flush: plan.shared_flush,
         ..Options::at(&arguments.dir)
     };
     let engine = Opened::open(options, plan.local, &plan.wishes)?;

@@ -104,6 +104,9 @@ pub(crate) struct Arguments {
     /// Let the kernel move the shards between cores.
     #[arg(long)]
     unpinned: bool,
+    /// Let due logs of a shard share one flush of the file system (ext4 or XFS, prepared segments).
+    #[arg(long)]
+    shared_flush: bool,
     /// How many threads append.
     #[arg(long, value_name = "P", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=PRODUCERS_MAX))]
@@ -190,6 +193,7 @@ pub(crate) struct Plan {
     pub(crate) producers: u32,
     pub(crate) shards: Option<u32>,
     pub(crate) pinned: bool,
+    pub(crate) shared_flush: bool,
     pub(crate) pace: Pace,
     pub(crate) local: bool,
 }
@@ -253,6 +257,7 @@ impl Arguments {
             producers: self.producers,
             shards: self.shards,
             pinned: !self.unpinned,
+            shared_flush: self.shared_flush,
             pace,
             local: self.local,
         })

@@ -175,6 +175,7 @@ fn config(plan: &Plan) -> Config {
         logs: count(plan.wishes.names.len()),
         shards: plan.shards,
         pinned: plan.pinned && !plan.local,
+        shared_flush: plan.shared_flush,
         in_flight,
         rate_records_per_s: rate.map(|rate| round(rate, 3)),
         arrival: arrival.map(|arrival| match arrival {

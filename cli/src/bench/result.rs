@@ -86,6 +86,7 @@ pub(crate) struct Config {
     /// `None`: one for each core.
     pub(crate) shards: Option<u32>,
     pub(crate) pinned: bool,
+    pub(crate) shared_flush: bool,
     /// Of a closed loop.
     pub(crate) in_flight: Option<u32>,
     /// Of an open loop.

@@ -26,12 +26,36 @@ impl LogCore {
         }
         let Some(reason) = self.due_for(turn.now) else { return };
         let Some((file, base, covers)) = self.next_to_flush() else { return };
+        let in_round = self.is_for_rounds(base, turn);
+        if in_round && !turn.rounds.join(self.number, file) {
+            return;
+        }
         self.counters.log.flush_reasons.count(reason);
         assert!(covers.bytes <= self.written.bytes, "D2b: a flush covers only reaped writes");
         // What is written from here on is dirty since its own completion.
         self.dirty_since = (covers.bytes < self.written.bytes).then_some(turn.now);
         self.flush = Some(FlushInFlight { covers, base, submitted_at: None });
-        self.submit(Flight::Flush, Operation::Flush { file }, turn);
+        if in_round {
+            self.in_round = true;
+            self.handing_over = true;
+        } else {
+            self.submit(Flight::Flush, Operation::Flush { file }, turn);
+        }
+    }
+
+    /// Returns whether what is written to a segment needs no more than a flush of the device: its
+    /// blocks are where they were, and so is its name.
+    pub(super) fn is_for_rounds(&self, base: Offset, turn: &Turn<'_>) -> bool {
+        let file = self.files.iter().find(|file| file.base == base);
+        let in_place = file.is_some_and(|file| file.is_prepared && file.settled && file.is_named());
+        turn.rounds.is_enabled() && self.may_join_rounds && in_place
+    }
+
+    /// Handles the end of the round that this log's flush was part of.
+    pub(crate) fn round_completed(&mut self, result: Result<Output, IoError>, turn: &mut Turn<'_>) {
+        assert!(self.in_round, "a log that is in a round stays until it ends");
+        self.in_round = false;
+        self.flush_completed(result, turn);
     }
 
     fn is_dirty(&self) -> bool {

@@ -38,6 +38,7 @@ use crate::opening::{ActiveSegment, OpenedLog};
 use crate::options::LogSettings;
 use crate::receipt::Promise;
 use crate::room::Released;
+use crate::rounds::Rounds;
 use crate::shared::{LogShared, SegmentInfo};
 use crate::tail::TailBudget;
 
@@ -63,6 +64,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) released: &'a mut Released,
     /// What groups are written from.
     pub(crate) buffers: &'a mut Buffers,
+    /// Flushes that several logs share.
+    pub(crate) rounds: &'a mut Rounds,
 }
 
 /// An append, or a wish to flush, that has no offset yet.
@@ -174,6 +177,8 @@ struct SegmentFile {
     settled: bool,
     /// Space is reserved up to here.
     reserved_to: u64,
+    /// All of it was written and flushed before it was used.
+    is_prepared: bool,
 }
 
 impl SegmentFile {
@@ -213,6 +218,10 @@ pub(crate) struct LogCore {
     flushed: Place,
     dirty_since: Option<Monotonic>,
     flush: Option<FlushInFlight>,
+    /// The flush in flight is that of a round.
+    in_round: bool,
+    /// It lies on the file system that rounds flush.
+    may_join_rounds: bool,
     allocating: bool,
     /// The next append rolls, whatever room there is: see [`ActiveSegment::is_full`].
     active_is_full: bool,
@@ -267,6 +276,8 @@ impl LogCore {
             flushed: place,
             dirty_since: None,
             flush: None,
+            in_round: false,
+            may_join_rounds: opened.may_join_rounds,
             allocating: false,
             active_is_full: opened.active.is_some_and(|active| active.is_full),
             roll: Roll::Idle,
@@ -435,7 +446,8 @@ impl LogCore {
 
     /// Returns whether an operation is in flight.
     fn is_busy(&self) -> bool {
-        !self.flights.is_empty()
+        // A round flushes a file of one of its logs: it stays open until then.
+        !self.flights.is_empty() || self.in_round
     }
 
     fn is_ready(&self) -> bool {
@@ -512,6 +524,7 @@ impl LogCore {
                 name_syncs: 0,
                 settled: true,
                 reserved_to: active.reserved_to,
+                is_prepared: active.is_prepared,
             }),
             Ok(other) => panic!("open returned {other:?}"),
             Err(error) => self.failure = Some(Error::from_io(error)),

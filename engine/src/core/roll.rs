@@ -205,8 +205,17 @@ impl LogCore {
             self.submit(Flight::NameSync { base }, Operation::SyncDirectory { path }, turn);
         }
         let name_syncs = 2;
-        let next =
-            SegmentFile { base, salt, file, end: None, name_syncs, settled: false, reserved_to };
+        let (settled, is_prepared) = (false, true);
+        let next = SegmentFile {
+            base,
+            salt,
+            file,
+            end: None,
+            name_syncs,
+            settled,
+            reserved_to,
+            is_prepared,
+        };
         self.begin_segment(next, turn);
     }
 
@@ -286,8 +295,17 @@ impl LogCore {
             return;
         }
         let (name_syncs, reserved_to) = (u8::from(!named), RESERVE_STEP_MIN);
-        let next =
-            SegmentFile { base, salt, file, end: None, name_syncs, settled: true, reserved_to };
+        let (settled, is_prepared) = (true, false);
+        let next = SegmentFile {
+            base,
+            salt,
+            file,
+            end: None,
+            name_syncs,
+            settled,
+            reserved_to,
+            is_prepared,
+        };
         self.begin_segment(next, turn);
     }
 

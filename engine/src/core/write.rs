@@ -289,7 +289,9 @@ impl LogCore {
         let covered = active.is_named() && active.settled;
         let alone = self.writes.is_empty() && self.flush.is_none() && covered;
         let behind_flushed = self.written == self.flushed;
-        let dsync = plan.waits_for_flush && alone && behind_flushed;
+        // In a round one flush serves many logs; a durable write would be a flush for itself.
+        let dsync =
+            plan.waits_for_flush && alone && behind_flushed && !self.is_for_rounds(base, turn);
         let before = self.written_or_in_flight();
         let mark = Mark { offset: self.next_offset, segment: base, position: self.tail.position };
         let end = Place { mark, bytes: before.bytes + plan.bytes };

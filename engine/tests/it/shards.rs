@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use highwater::{Ack, Engine, ErrorKind, Isolation, LogOptions, Offset, Options, ShardId};
+use highwater::{Ack, Engine, ErrorKind, Isolation, Log, LogOptions, Offset, Options, ShardId};
 
 use crate::basics::{Scratch, batch, on_each_backend, read_all};
 
@@ -24,9 +24,9 @@ fn hundreds_of_logs_are_written_beside_each_other_and_come_back() {
             let logs: Vec<_> = (0..LOGS)
                 .map(|number| engine.log(&name(number), LogOptions::default()).expect("opens"))
                 .collect();
-            let shards: BTreeSet<_> = logs.iter().map(|log| log.shard()).collect();
+            let shards: BTreeSet<_> = logs.iter().map(Log::shard).collect();
             assert_eq!(shards.len(), 3, "names spread over the shards");
-            let append = |log: &highwater::Log| {
+            let append = |log: &Log| {
                 log.append(batch(life * 5, 5, 50), Ack::LEADER_FLUSHED).expect("appends")
             };
             let receipts: Vec<_> = logs.iter().map(append).collect();
@@ -124,4 +124,51 @@ fn shards_are_counted_within_their_bounds() {
             Options { shards: Some(shards), ..scratch.options(highwater::BackendChoice::Auto) };
         assert_eq!(Engine::open(options).expect_err("refused").kind(), &ErrorKind::Config);
     }
+}
+
+#[test]
+fn logs_share_flushes_where_the_file_system_writes_in_place() {
+    on_each_backend("shared-flush", |scratch, backend| {
+        let open = || {
+            let options = scratch.options(backend);
+            Engine::open(Options { shards: Some(2), shared_flush: true, ..options })
+        };
+        let engine = match open() {
+            Ok(engine) => engine,
+            Err(error) => {
+                // Where it cannot be, it is refused and nothing is left behind.
+                assert_eq!(error.kind(), &ErrorKind::Config, "{error}");
+                return;
+            }
+        };
+        let options = LogOptions {
+            segment_bytes: Some(64 << 10),
+            retention_bytes: Some(128 << 10),
+            prepare: highwater::Preparation::AtOpen,
+            ..LogOptions::default()
+        };
+        let logs: Vec<_> = (0..20)
+            .map(|number| engine.log(&format!("log-{number}"), options.clone()).expect("opens"))
+            .collect();
+        // Over several rolls: into spares, and into segments that retention gave back.
+        for round in 0..60 {
+            let append = |log: &Log| {
+                log.append(batch(round, 1, 5000), Ack::LEADER_FLUSHED).expect("appends")
+            };
+            let receipts: Vec<_> = logs.iter().map(append).collect();
+            for receipt in receipts {
+                let appended = receipt.wait().expect("acked");
+                assert!(appended.marks.flushed >= appended.end_offset(), "D1");
+            }
+        }
+        drop((logs, engine));
+        let engine = open().expect("opens");
+        for number in 0..20 {
+            let log = engine.log(&format!("log-{number}"), LogOptions::default()).expect("opens");
+            let marks = log.marks();
+            assert_eq!(marks.flushed, Offset(60), "D4");
+            assert_eq!(read_all(&log, marks.log_start.0, Isolation::Durable), 60);
+        }
+        engine.close().expect("closes");
+    });
 }
