@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use highwater_io::clock::monotonic_now;
+use highwater_sim::corruption::{CASES, Outcomes, flip_bits, image_names, run_case};
 use highwater_sim::coverage::{Coverage, SEEDS_FOR_COVERAGE};
 use highwater_sim::crash_states::{Summary, WORKLOADS, Workload, run_workload};
 use highwater_sim::nth_failures::{Way, run_once, run_workload as run_nth_workload};
@@ -28,6 +29,11 @@ enum Subject {
     Storage(Storage),
     /// Try every crash state of small named workloads.
     CrashStates(CrashStates),
+    /// Flip every bit of small logs, one at a time, then open and read them.
+    BitFlips(BitFlips),
+    /// Damage the same logs in every way of a table: swapped, zeroed and stale blocks, files cut
+    /// short, gone, of another log, or put back as they once were.
+    Corruptions(Corruptions),
     /// Let every I/O operation of the same workloads fail, once and for ever.
     NthFailures(NthFailures),
 }
@@ -38,6 +44,26 @@ struct CrashStates {
     #[arg(long)]
     workload: Option<String>,
     /// Try one in so many states.
+    #[arg(long, default_value_t = 1)]
+    sample: u64,
+}
+
+#[derive(Debug, Args)]
+struct BitFlips {
+    /// Only this log.
+    #[arg(long)]
+    image: Option<String>,
+    /// Flip one in so many bits.
+    #[arg(long, default_value_t = 1)]
+    sample: u64,
+}
+
+#[derive(Debug, Args)]
+struct Corruptions {
+    /// Only this case.
+    #[arg(long)]
+    case: Option<String>,
+    /// Do one in so many damages.
     #[arg(long, default_value_t = 1)]
     sample: u64,
 }
@@ -98,6 +124,8 @@ pub(crate) fn run() -> ExitCode {
     match line.command {
         Subject::Storage(storage) => run_storage(&storage),
         Subject::CrashStates(states) => run_crash_states(&states),
+        Subject::BitFlips(flips) => run_bit_flips(&flips),
+        Subject::Corruptions(corruptions) => run_corruptions(&corruptions),
         Subject::NthFailures(failures) => run_nth_failures(&failures),
     }
 }
@@ -182,6 +210,57 @@ fn run_nth_failures(asked: &NthFailures) -> ExitCode {
         return ExitCode::from(2);
     }
     ExitCode::from(u8::from(failed > 0))
+}
+
+fn run_bit_flips(asked: &BitFlips) -> ExitCode {
+    let began = monotonic_now();
+    let (mut flips, mut failed) = (0, 0);
+    for file in flip_bits(asked.image.as_deref(), asked.sample) {
+        let count: u64 = file.outcomes.values().sum();
+        flips += count;
+        say(&format!("{:<36} {count:>8} flips  {}", file.name, outcomes(&file.outcomes)));
+        if let Some((bit, failure)) = file.failure {
+            failed += 1;
+            say(&format!("FAILED {} at bit {bit}: {failure}", file.name));
+        }
+    }
+    let seconds = monotonic_now().since(began).as_secs_f64();
+    say(&format!("{flips} flips, {failed} failed, {seconds:.1} s"));
+    if flips == 0 {
+        say(&format!("there is no such log; there are {}", image_names().join(", ")));
+        return ExitCode::from(2);
+    }
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn outcomes(outcomes: &Outcomes) -> String {
+    let counts: Vec<_> = outcomes.iter().map(|(what, times)| format!("{what:?} {times}")).collect();
+    counts.join(", ")
+}
+
+fn run_corruptions(asked: &Corruptions) -> ExitCode {
+    let began = monotonic_now();
+    let (mut damages, mut failed) = (0, 0);
+    for case in &CASES {
+        if asked.case.as_ref().is_some_and(|name| case.name != name.as_str()) {
+            continue;
+        }
+        let tally = run_case(case, asked.sample);
+        damages += tally.damages;
+        say(&format!(
+            "{:<26} {:>7} damages  {}",
+            case.name,
+            tally.damages,
+            outcomes(&tally.outcomes)
+        ));
+        if let Some((what, failure)) = tally.failure {
+            failed += 1;
+            say(&format!("FAILED {} {what}: {failure}", case.name));
+        }
+    }
+    let seconds = monotonic_now().since(began).as_secs_f64();
+    say(&format!("{damages} damages, {failed} cases failed, {seconds:.1} s"));
+    ExitCode::from(if damages == 0 { 2 } else { u8::from(failed > 0) })
 }
 
 fn say(line: &str) {

@@ -3,6 +3,7 @@
 //!
 //! * [`storage`] - seeds: random operations, faults and crashes over several lives of one node.
 //! * [`crash_states`] - every crash at every I/O boundary of small named workloads.
+//! * [`corruption`] - every flipped bit of small logs, and a table of coarser damage.
 //! * [`nth_failures`] - every failure of every I/O operation of the same workloads.
 //!
 //! The same seed gives the same trace, byte for byte. Names of invariants (`D4`, `A1`, ...) are
@@ -13,6 +14,7 @@
 mod batches;
 mod checks;
 mod convert;
+pub mod corruption;
 pub mod coverage;
 pub mod crash_states;
 mod failure;
