@@ -1,6 +1,7 @@
 //! The logs that are damaged: a segment of 64 KiB or two, closed or killed.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use highwater::{Ack, Isolation, LocalEngine, LogOptions, Offset, Options, Preparation};
@@ -196,8 +197,11 @@ const WORKLOADS: [Workload; 4] = [
 ];
 
 /// Returns every log, always the same.
-pub(crate) fn all() -> Vec<Image> {
-    WORKLOADS.iter().map(make).collect()
+pub(crate) fn all() -> Rc<Vec<Image>> {
+    thread_local! {
+        static ALL: Rc<Vec<Image>> = Rc::new(WORKLOADS.iter().map(make).collect());
+    }
+    ALL.with(Rc::clone)
 }
 
 fn make(workload: &Workload) -> Image {

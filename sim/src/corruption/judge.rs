@@ -82,8 +82,10 @@ pub(crate) fn judge(image: &Image, disk: &SimDisk, hit: Option<u64>) -> Check<Ou
     Ok(outcome)
 }
 
-/// Appends to what was opened, loses the power and opens again: what was taken is there.
-pub(crate) fn goes_on(disk: &SimDisk, outcome: Outcome) -> Check {
+/// Appends to what was opened, loses the power and opens again: what was taken is there. With
+/// `below` there is damage below the mark, in the segment that is appended to: nobody walks over
+/// it, so that what follows is told of instead.
+pub(crate) fn goes_on(disk: &SimDisk, outcome: Outcome, below: bool) -> Check {
     disk.kill();
     disk.stop_at_boundary(disk.boundaries() + BOUNDARIES_MAX);
     let Ok(mut engine) = LocalEngine::open(disk.start_process(), &Options::at(ROOT)) else {
@@ -117,8 +119,7 @@ pub(crate) fn goes_on(disk: &SimDisk, outcome: Outcome) -> Check {
     let found = read.ok().and_then(|mut reader| reader.next());
     match found {
         Some(Ok(batch)) if batch.base_offset() == end => Ok(()),
-        // Nobody walks over damage inside a segment: what follows there is told of, not served.
-        Some(Err(error)) if outcome == Outcome::ReadError => match error.kind() {
+        Some(Err(error)) if below => match error.kind() {
             ErrorKind::Corrupt { range } if range.contains(&end) => Ok(()),
             _ => broken("D7", format!("damage is reported as something else: {error}")),
         },

@@ -64,25 +64,11 @@ pub fn image_names() -> Vec<&'static str> {
 /// Flips each bit of every file of the logs, one at a time; one in `sample` of them.
 #[must_use]
 pub fn flip_bits(image: Option<&str>, sample: u64) -> Vec<Flips> {
-    let chosen = images::all().into_iter().filter(|own| image.is_none_or(|name| own.name == name));
-    let files = chosen.flat_map(|image| {
-        let paths = image.files();
-        paths.into_iter().map(|path| flip_file(&image, &path, sample.max(1))).collect::<Vec<_>>()
-    });
-    files.collect()
-}
-
-/// Flips one bit of one file of a log and says what became of it.
-#[must_use]
-pub fn flip_one(image: &str, file: &str, bit: u64) -> Result<String, Failure> {
-    let image = images::all().into_iter().find(|own| own.name == image);
-    let path = image
-        .as_ref()
-        .and_then(|image| image.files().into_iter().find(|path| path.ends_with(file)));
-    match (image, path) {
-        (Some(image), Some(path)) => flip(&image, &path, bit).map(|outcome| format!("{outcome:?}")),
-        _ => Ok("there is no such log or file".to_owned()),
+    let mut all = Vec::new();
+    for own in images::all().iter().filter(|own| image.is_none_or(|name| own.name == name)) {
+        all.extend(own.files().iter().map(|path| flip_file(own, path, sample.max(1))));
     }
+    all
 }
 
 fn flip_file(image: &Image, path: &Path, sample: u64) -> Flips {

@@ -5,6 +5,7 @@
 use std::process::Command;
 
 use highwater_io::sim::{Planted, Trouble};
+use highwater_sim::corruption::{CASES, Outcomes, flip_bits, run_case};
 use highwater_sim::crash_states::{WORKLOADS, run_workload};
 use highwater_sim::nth_failures::{self, Way};
 use highwater_sim::storage::{Config, Damage, run_seed};
@@ -128,5 +129,28 @@ fn seeds_that_found_bugs_stay_green() {
     }
     for seed in [98, 185, 5] {
         run(seed..seed + 1, Damage::Always);
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_told_of_or_harmless_and_never_served() {
+    let mut seen = Outcomes::new();
+    for file in flip_bits(None, 12_007) {
+        assert_eq!(file.failure, None, "{}", file.name);
+        for (outcome, times) in file.outcomes {
+            *seen.entry(outcome).or_default() += times;
+        }
+    }
+    let flips: u64 = seen.values().sum();
+    assert!(flips > 150 && seen.len() >= 4, "{flips} flips: {seen:?}");
+}
+
+#[test]
+fn coarser_damage_comes_to_what_the_table_allows() {
+    for case in &CASES {
+        let sample = if case.name.ends_with("short") { 9001 } else { 29 };
+        let tally = run_case(case, if case.name.contains("gone") { 1 } else { sample });
+        assert_eq!(tally.failure, None, "{}", case.name);
+        assert!(tally.damages > 0, "{}", case.name);
     }
 }
