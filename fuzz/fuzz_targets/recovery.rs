@@ -1,4 +1,7 @@
 //! See `highwater_fuzz_targets`, module `recovery`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| highwater_fuzz_targets::run("recovery", bytes));
+libfuzzer_sys::fuzz_target!(
+    init: highwater_fuzz_targets::begin(),
+    |bytes: &[u8]| highwater_fuzz_targets::run("recovery", bytes)
+);

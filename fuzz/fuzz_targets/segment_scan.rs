@@ -1,4 +1,7 @@
 //! See `highwater_fuzz_targets`, module `segment_scan`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| highwater_fuzz_targets::run("segment_scan", bytes));
+libfuzzer_sys::fuzz_target!(
+    init: highwater_fuzz_targets::begin(),
+    |bytes: &[u8]| highwater_fuzz_targets::run("segment_scan", bytes)
+);

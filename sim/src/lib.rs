@@ -3,6 +3,7 @@
 //!
 //! * [`storage`] - seeds: random operations, faults and crashes over several lives of one node.
 //! * [`crash_states`] - every crash at every I/O boundary of small named workloads.
+//! * [`program`] - a few lives as data, for fuzzers.
 //! * [`corruption`] - every flipped bit of small logs, and a table of coarser damage.
 //! * [`nth_failures`] - every failure of every I/O operation of the same workloads.
 //!
@@ -20,6 +21,7 @@ pub mod crash_states;
 mod failure;
 pub mod nth_failures;
 mod oracle;
+pub mod program;
 pub mod report;
 pub mod storage;
 mod trace;

@@ -41,7 +41,10 @@ pub fn seeds() -> Vec<Seed> {
     for (name, bytes) in metas() {
         add("log_meta", name, bytes);
     }
-    for (name, bytes) in recoveries() {
+    for (name, bytes) in damages() {
+        add("damage", name, bytes);
+    }
+    for (name, bytes) in programs() {
         add("recovery", name, bytes);
     }
     seeds
@@ -197,9 +200,9 @@ fn metas() -> Vec<(&'static str, Vec<u8>)> {
     vec![("seed-clean", clean), ("seed-open", open), ("seed-torn", torn), ("seed-front", front)]
 }
 
-/// Inputs of `recovery`: the image, the course of the next life, and what is damaged. Files are in
+/// Inputs of `damage`: the image, the course of the next life, and what is damaged. Files are in
 /// the order of their names: segments and indexes by base offset, `log.meta` last.
-fn recoveries() -> Vec<(&'static str, Vec<u8>)> {
+fn damages() -> Vec<(&'static str, Vec<u8>)> {
     let word = |number: u32| number.to_le_bytes();
     let overwrite = |file: u8, at: u32, bytes: &[u8]| {
         let length = u8::try_from(bytes.len()).expect("short");
@@ -228,6 +231,23 @@ fn recoveries() -> Vec<(&'static str, Vec<u8>)> {
         ("seed-forged-batch", input(2, 0, &[vec![8, 0, 3, 48, 0, 8, 9, 0, 0, 0, 0, 0, 0, 0]])),
         ("seed-forged-slot", input(0, 1, &[vec![8, 1, 0, 56, 0, 4, 9, 0, 0, 0]])),
     ]
+}
+
+/// Inputs of `recovery`: bytes without a meaning of their own, from which every kind of life comes.
+fn programs() -> Vec<(&'static str, Vec<u8>)> {
+    let names = ["seed-1", "seed-2", "seed-3", "seed-4", "seed-5", "seed-6", "seed-7", "seed-8"];
+    let named = (1_u64..).zip(names);
+    named.map(|(seed, name)| (name, noise(seed, 24 << (seed % 4)))).collect()
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        state = (state ^ state >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_add(seed);
+        bytes.push(state.to_le_bytes()[7]);
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use highwater_fuzz_targets::{TARGETS, run, seeds};
 /// Set it to write the seeds anew: `HIGHWATER_WRITE_SEEDS=1 cargo test -p highwater-fuzz-targets`.
 const WRITE_SEEDS: &str = "HIGHWATER_WRITE_SEEDS";
 
+/// How many random programs run.
+const PROGRAMS: usize = 150;
+
 fn fuzz_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -68,5 +71,19 @@ fn empty_and_plain_inputs_hold() {
                 run(target.name, &vec![byte; length]);
             }
         }
+    }
+}
+
+/// Lives that no fuzzer has chosen: the same ones each time.
+#[test]
+fn random_programs_of_recovery_hold() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_add(1);
+        state.to_le_bytes()[7]
+    };
+    for number in 0..PROGRAMS {
+        let bytes: Vec<u8> = (0..24 + number % 200).map(|_| next()).collect();
+        run("recovery", &bytes);
     }
 }

@@ -1,4 +1,4 @@
-//! Recovery: a log made by the engine is damaged as the input says; then it is verified, read from
+//! Damage: a log made by the engine is damaged as the input says; then it is verified, read from
 //! outside, opened, read, appended to, left, and opened again.
 //!
 //! The oracle knows every value that was appended. Whatever is damaged: nothing panics, and no
@@ -10,7 +10,7 @@
 //!
 //! *Not checked*: that damage above every mark on the media is told from a torn tail - it cannot.
 
-mod damage;
+mod acts;
 mod images;
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use highwater::{
 use highwater_io::Platform;
 use highwater_io::sim::{SimDisk, SimPlatform};
 
-use self::damage::{Done, carry_out, is_like_new, log_files};
+use self::acts::{Done, carry_out, is_like_new, log_files};
 use self::images::{Image, LOG, ROOT, images, log_directory, value};
 use crate::input::{Input, narrow, wide};
 
