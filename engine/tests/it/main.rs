@@ -2,6 +2,7 @@
 
 mod basics;
 mod compression;
+mod conformance;
 mod follow;
 mod gone;
 mod index;
