@@ -55,10 +55,12 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let append = (any::<u8>(), any::<u16>(), any::<u8>(), any::<bool>(), by).prop_map(
         |(records, bytes, ack, wait, by)| Operation::Append { records, bytes, ack, wait, by },
     );
+    let read = (any::<u8>(), any::<u8>())
+        .prop_map(|(from, isolation)| Operation::Read { from, isolation });
     let operation = prop_oneof![
         10 => append,
         2 => any::<bool>().prop_map(|wait| Operation::Flush { wait }),
-        4 => (any::<u8>(), any::<u8>()).prop_map(|(from, isolation)| Operation::Read { from, isolation }),
+        4 => read,
         1 => any::<u8>().prop_map(|to| Operation::Trim { to }),
         1 => any::<u8>().prop_map(|to| Operation::Truncate { to }),
         1 => Just(Operation::Reopen),

@@ -41,9 +41,9 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "segment_scan", check: segment_scan::check },
 ];
 
-/// Lets the allocator keep what is freed: windows of a MiB are allocated again and again, and giving
-/// each back to the kernel costs more than all the rest. The GNU allocator takes its limits from
-/// the largest block it saw freed; to others this does nothing.
+/// Lets the allocator keep what is freed: windows of a MiB are allocated again and again, and
+/// giving each back to the kernel costs more than all the rest. The GNU allocator takes its limits
+/// from the largest block it saw freed; to others this does nothing.
 pub fn begin() {
     drop(std::hint::black_box(vec![0_u8; 31 << 20]));
 }
