@@ -51,6 +51,8 @@ fn main() -> ExitCode {
     // Hundreds of logs take more descriptors than the usual limit; where it cannot be raised, the
     // error that comes of it says so.
     highwater_io::limits::raise_open_files();
+    // A limit of file sizes is an error to tell, not an end without a word.
+    highwater_io::thread::block_file_size_signal();
     let result = match CommandLine::parse().verb {
         Verb::Append(arguments) => append::run(&arguments),
         Verb::Read(arguments) => read::run(&arguments),

@@ -123,6 +123,7 @@ impl Error {
             IoErrorKind::Device => (ErrorKind::Io, "check the device (dmesg), then reopen"),
             _ => (ErrorKind::Io, ""),
         };
+        let remedy = Some(source.remedy()).filter(|own| !own.is_empty()).unwrap_or(remedy);
         let subject = source.path.display().to_string();
         let mut error = Error::new(kind, source.operation, &subject).remedy(remedy);
         error.context.position = source.position;

@@ -1,7 +1,7 @@
 //! Operating errors as values: what was tried, on what, where, and why it failed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why an operation failed, as far as a caller can act on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,8 @@ pub enum IoErrorKind {
     PermissionDenied,
     /// The file system is mounted read-only.
     ReadOnly,
-    /// No space or quota left; nothing that was written is harmed.
+    /// No space or quota left, or the limit of file sizes is reached; nothing that was written is
+    /// harmed.
     NoSpace,
     /// Another holds the lock; who, as far as the kernel tells.
     Locked {
@@ -67,7 +68,7 @@ impl IoError {
             libc::ENOTDIR | libc::EISDIR | libc::ELOOP => IoErrorKind::WrongKind,
             libc::EACCES | libc::EPERM => IoErrorKind::PermissionDenied,
             libc::EROFS => IoErrorKind::ReadOnly,
-            libc::ENOSPC | libc::EDQUOT => IoErrorKind::NoSpace,
+            libc::ENOSPC | libc::EDQUOT | libc::EFBIG => IoErrorKind::NoSpace,
             libc::EOPNOTSUPP | libc::ENOSYS => IoErrorKind::Unsupported,
             libc::EIO | libc::ENXIO | libc::ENODEV | libc::EREMOTEIO | libc::EUCLEAN => {
                 IoErrorKind::Device
@@ -90,6 +91,22 @@ impl IoError {
             (kind, None) => format!("{kind:?}"),
         }
     }
+
+    /// Returns what helps, where the kind alone does not tell; empty otherwise.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        if self.path == Path::new(crate::uring::NAME) {
+            return crate::uring::remedy(self);
+        }
+        match self.errno {
+            Some(libc::EMFILE) => "raise the limit of open files (ulimit -n) and try again",
+            Some(libc::ENFILE) => "the machine has too many files open (sysctl fs.file-max)",
+            Some(libc::EFBIG) => "raise the limit of file sizes (ulimit -f) and try again",
+            Some(libc::EDQUOT) => "raise the quota, or free some space, and try again",
+            Some(libc::ENOMEM) => "free some memory, or raise the control group's limit",
+            _ => "",
+        }
+    }
 }
 
 impl fmt::Display for IoError {
@@ -103,3 +120,21 @@ impl fmt::Display for IoError {
 }
 
 impl std::error::Error for IoError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_a_process_are_told_with_what_raises_them() {
+        let error = |errno| IoError::from_errno(errno, "open", "there".into(), None);
+        assert_eq!(error(libc::EFBIG).kind, IoErrorKind::NoSpace);
+        assert!(error(libc::EFBIG).remedy().contains("ulimit -f"));
+        assert_eq!(error(libc::EMFILE).kind, IoErrorKind::Resources);
+        assert!(error(libc::EMFILE).remedy().contains("ulimit -n"));
+        assert_eq!(error(libc::EIO).remedy(), "");
+        let ring = |errno| IoError::from_errno(errno, "set up", crate::uring::NAME.into(), None);
+        assert!(ring(libc::EPERM).remedy().contains("seccomp"));
+        assert!(ring(libc::ENOMEM).remedy().contains("ulimit -l"));
+    }
+}

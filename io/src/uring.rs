@@ -34,7 +34,7 @@ use flights::{Flights, Landing};
 use signal::Signal;
 
 pub use setup::remedy;
-pub(crate) use setup::ring;
+pub(crate) use setup::{NAME, ring};
 
 /// The `user_data` of the wake-up's read; no operation has it, for places are below it.
 const WAKE_UP: u64 = u64::MAX;
@@ -88,8 +88,8 @@ impl UringIo {
     }
 
     fn on(ring: IoUring, owner: Owner) -> Result<Self, IoError> {
-        let signal = Signal::new()
-            .map_err(|errno| IoError::from_errno(errno, "wake", "io_uring".into(), None))?;
+        let signal =
+            Signal::new().map_err(|errno| IoError::from_errno(errno, "wake", NAME.into(), None))?;
         let (mailbox, signal) = (Arc::new(Mailbox::default()), Arc::new(signal));
         let deliver = {
             let (mailbox, signal) = (Arc::clone(&mailbox), Arc::clone(&signal));
@@ -206,7 +206,7 @@ impl UringIo {
             if let Ok(Outcome::Locked(lock)) = &done.result
                 && let Err(errno) = self.register(lock)
             {
-                let path = "io_uring".into();
+                let path = NAME.into();
                 done.result = Err(IoError::from_errno(errno, "keep a lock in", path, None));
             }
             completions.push(self.holdings.settle(done));

@@ -15,7 +15,7 @@ const ENTRIES: u32 = 512;
 const KERNEL_WORKERS_MAX: [u32; 2] = [16, 4];
 
 /// What the messages call a ring.
-const NAME: &str = "io_uring";
+pub(crate) const NAME: &str = "io_uring";
 
 /// Returns the setups to try, the best first.
 ///
