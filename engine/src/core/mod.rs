@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use highwater_io::random::SeededRandom;
 use highwater_io::{
-    Access, AlignedBuffer, Completion, FileId, IoError, Monotonic, OpenMode, Operation, Output,
-    Token,
+    Access, AlignedBuffer, Completion, FileId, IoError, IoErrorKind, Monotonic, OpenMode,
+    Operation, Output, Token,
 };
 use highwater_segment::meta::{LogMeta, Mark};
 use highwater_segment::segment::segment_file_name;
@@ -561,9 +561,14 @@ impl LogCore {
             return;
         }
         self.poisoned = true;
-        let failure = Error::from_io(error)
-            .with_kind(ErrorKind::Poisoned)
-            .remedy("the log refuses writes; check the device, then reopen the log");
+        let remedy = match error.kind {
+            IoErrorKind::Resources => {
+                "the log refuses writes; raise the limit of open files (ulimit -n) or free some \
+                 memory, then reopen the log"
+            }
+            _ => "the log refuses writes; check the device, then reopen the log",
+        };
+        let failure = Error::from_io(error).with_kind(ErrorKind::Poisoned).remedy(remedy);
         self.failure = Some(failure.clone());
         // What the device has of it is in doubt: readers ask the device.
         self.shared.tail.clear();

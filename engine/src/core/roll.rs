@@ -112,7 +112,8 @@ impl LogCore {
             }
             Ok(other) => panic!("open returned {other:?}"),
             Err(error) => {
-                if error.kind == IoErrorKind::NoSpace {
+                // No file was made, so nothing is in doubt: the next append tries again.
+                if matches!(error.kind, IoErrorKind::NoSpace | IoErrorKind::Resources) {
                     self.refuse_for_space(error, turn);
                 } else {
                     self.poison(error, turn);

@@ -12,7 +12,7 @@ use super::waiters::{AckContext, Waiter};
 use super::{Flight, LogCore, Place, State, Turn, queued_bytes};
 use crate::ack::Ack;
 use crate::convert::{to_u64, to_usize};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::metrics::FlushReason;
 use crate::options::{GROUP_BYTES, WRITES_IN_FLIGHT};
 
@@ -496,13 +496,13 @@ impl LogCore {
         (fits && end > self.active().reserved_to).then_some(end)
     }
 
-    /// The disk is full: what needs space beyond what is reserved is refused before it has an
-    /// offset (D14). What is reserved can still be used by smaller appends.
+    /// The disk is full, or there is no descriptor for the next segment: what needs space beyond
+    /// what is reserved is refused before it has an offset (D14). What is reserved can still be used by smaller appends.
     pub(super) fn refuse_for_space(&mut self, error: IoError, turn: &mut Turn<'_>) {
         if self.needed_space().is_none() && !self.roll_in_progress() {
             return;
         }
-        let error = Error::from_io(error).with_kind(ErrorKind::Full);
+        let error = Error::from_io(error);
         while self.pending.front().is_some_and(|pending| pending.batch.is_some()) {
             let Some(pending) = self.pending.pop_front() else { return };
             self.count_drained_if_draining();
