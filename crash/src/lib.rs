@@ -24,6 +24,7 @@
 pub mod binary;
 pub mod blocks;
 mod command;
+pub mod confined;
 pub mod damage;
 pub mod device;
 pub mod error;

@@ -14,7 +14,7 @@ use highwater_crash::mount::FileSystem;
 use highwater_crash::power_cut::{Plan, Summary, run};
 use highwater_crash::sweep::sweep;
 use highwater_crash::workload::Failure;
-use highwater_crash::{faults, full, kill, real_input};
+use highwater_crash::{confined, faults, full, kill, real_input};
 
 /// Findings printed one by one.
 const SHOWN_MAX: usize = 10;
@@ -47,6 +47,15 @@ enum Subject {
     /// Ends with 0 if everything was as it must be; what this machine cannot make is skipped, and
     /// said so.
     Faults(Faults),
+    /// Run a program for which every system call of io_uring ends with an error, as in a container.
+    #[command(hide = true)]
+    WithoutUring {
+        /// The number of the error.
+        errno: u32,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Unmount and detach what earlier runs that were killed left behind.
     Sweep,
 }
@@ -210,6 +219,9 @@ fn main() -> ExitCode {
         Subject::RealInput(options) => told(real_input(&options)),
         Subject::Full(options) => told(full(&options)),
         Subject::Faults(options) => told(faults(options)),
+        Subject::WithoutUring { errno, words } => {
+            told(Err(confined::become_without_uring(errno, &words)))
+        }
         Subject::Sweep => told(sweep().map_err(Failure::from).map(|swept| {
             println!("sweep: cleaned up after {} earlier runs", swept.len());
         })),

@@ -8,6 +8,7 @@ mod device;
 mod frozen;
 mod full;
 mod ground;
+mod limits;
 mod read_only;
 mod writers;
 
@@ -36,6 +37,8 @@ pub(crate) struct Site {
 enum Backends {
     /// Once for each backend that was asked for.
     Each,
+    /// Once: it is about the choice of the backend.
+    Once,
 }
 
 /// One fault.
@@ -104,6 +107,30 @@ pub const CASES: &[Case] = &[
         fault: "the file system is mounted read-only",
         backends: Backends::Each,
         run: read_only::mounted,
+    },
+    Case {
+        name: "few-descriptors",
+        fault: "the process may open few files (RLIMIT_NOFILE)",
+        backends: Backends::Each,
+        run: limits::descriptors,
+    },
+    Case {
+        name: "file-size",
+        fault: "no file may grow beyond a size (RLIMIT_FSIZE, SIGXFSZ)",
+        backends: Backends::Each,
+        run: limits::file_size,
+    },
+    Case {
+        name: "locked-memory",
+        fault: "hardly any memory may be locked (RLIMIT_MEMLOCK)",
+        backends: Backends::Each,
+        run: limits::locked_memory,
+    },
+    Case {
+        name: "no-uring",
+        fault: "a seccomp filter forbids io_uring",
+        backends: Backends::Once,
+        run: limits::no_uring,
     },
     Case {
         name: "two-writers",
@@ -190,6 +217,7 @@ impl Backends {
     fn of(self, plan: &Plan) -> Vec<BackendChoice> {
         match self {
             Backends::Each => plan.backends.clone(),
+            Backends::Once => vec![BackendChoice::Auto],
         }
     }
 }
