@@ -10,6 +10,7 @@ mod full;
 mod ground;
 mod limits;
 mod read_only;
+mod removed;
 mod writers;
 
 use std::fmt;
@@ -107,6 +108,18 @@ pub const CASES: &[Case] = &[
         fault: "the file system is mounted read-only",
         backends: Backends::Each,
         run: read_only::mounted,
+    },
+    Case {
+        name: "removed-directory",
+        fault: "the directory is removed under the engine",
+        backends: Backends::Each,
+        run: removed::directory,
+    },
+    Case {
+        name: "removed-segment",
+        fault: "a segment is removed under the engine",
+        backends: Backends::Each,
+        run: removed::segment,
     },
     Case {
         name: "few-descriptors",
