@@ -10,6 +10,7 @@ mod full;
 mod ground;
 mod limits;
 mod read_only;
+mod readers;
 mod removed;
 mod writers;
 
@@ -144,6 +145,12 @@ pub const CASES: &[Case] = &[
         fault: "a seccomp filter forbids io_uring",
         backends: Backends::Once,
         run: limits::no_uring,
+    },
+    Case {
+        name: "readers-beside",
+        fault: "readers beside a writer that rolls, trims and uses segments again",
+        backends: Backends::Each,
+        run: readers::beside,
     },
     Case {
         name: "two-writers",
