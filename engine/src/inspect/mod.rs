@@ -155,6 +155,19 @@ impl LogView {
             }
         }
     }
+
+    /// Looks once more at a segment that had no header, after it was searched for what proves it:
+    /// the writer beside may have been making it. Returns whether it has one now, or is gone.
+    pub(crate) fn was_being_made<I: Io>(&self, io: &mut Blocking<I>, base: Offset) -> Result<bool> {
+        match self.open_segment(io, base) {
+            Ok((file, fact, _)) => {
+                io.close(file)?;
+                Ok(fact == HeaderFact::Good)
+            }
+            Err(error) if tail::is_not_found(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Reads the slots of a `log.meta`; a bad one is read again, as a writer may be writing it.
@@ -252,7 +265,15 @@ fn fill_summary<I: Io>(
     let mut bytes = 0;
     let tail = tail::find_tail(io, root, name)?;
     for base in view.bases.iter().filter(|base| **base != tail.end.segment) {
-        let (file, _, _) = view.open_segment(io, *base)?;
+        let file = match view.open_segment(io, *base) {
+            Ok((file, ..)) => file,
+            // Trimmed since the look at the directory.
+            Err(error) if tail::is_not_found(&error) => {
+                summary.segments -= 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         bytes += io.length(file)?;
         io.close(file)?;
     }

@@ -278,6 +278,9 @@ impl<I: Io> OutsideReader<I> {
             let generation = meta.generation;
             let found = file_evidence(&mut self.io, file, FIRST_BATCH, None, generation);
             self.io.close(file)?;
+            if self.view.was_being_made(&mut self.io, base)? {
+                return self.start(base, hint);
+            }
             return self.bad_header(base, found?.proven);
         };
         let (rule, epochs) =

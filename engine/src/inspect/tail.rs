@@ -70,10 +70,18 @@ fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &mut LogView) -> Res
         return Ok(Some(tail));
     }
     loop {
-        let (file, fact, salt) = view.open_segment(io, base)?;
+        let (file, fact, salt) = match view.open_segment(io, base) {
+            Ok(opened) => opened,
+            // Trimmed or cut off since the look at the directory.
+            Err(error) if is_not_found(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let (Some(salt), HeaderFact::Good) = (salt, fact) else {
             let found = file_evidence(io, file, FIRST_BATCH, None, view.meta()?.generation);
             io.close(file)?;
+            if view.was_being_made(io, base)? {
+                return Ok(None);
+            }
             // A flush mark in what is behind the header proves that it had been durable.
             tail.proven = tail.proven.max(found?.proven);
             return bad_header(view, base, tail).map(Some);

@@ -224,6 +224,9 @@ impl Verifier<'_> {
         let (Some(salt), HeaderFact::Good) = (salt, fact) else {
             let found = file_evidence(io, file, FIRST_BATCH, None, meta.generation);
             close_read(io, file)?;
+            if self.view.was_being_made(io, base)? {
+                return Ok(Ended::Changed);
+            }
             return Ok(self.bad_header(base, &path, fact, found?.proven));
         };
         let last = self.view.successor(base).is_none();
