@@ -85,9 +85,20 @@ impl LogView {
             }
             other => other?,
         };
-        let slots = read_slots(io, &directory.join(META_FILE_NAME))?;
+        let path = directory.join(META_FILE_NAME);
+        let mut slots = read_slots(io, &path)?;
         // Behind the slots: a roll adds names, so a later look sees at least what the mark needs.
-        let listed = io.list(&directory)?;
+        let mut listed = io.list(&directory)?;
+        // And before them: a trim takes names away, but only once the slots say so.
+        let mut again = read_slots(io, &path)?;
+        for _ in 0..SLOT_ATTEMPTS {
+            if starts(&slots) == starts(&again) {
+                break;
+            }
+            slots = again;
+            listed = io.list(&directory)?;
+            again = read_slots(io, &path)?;
+        }
         let away = names::segments_away(&listed);
         let mut bases = segment_bases(&listed);
         bases.extend(&away);
@@ -168,6 +179,11 @@ impl LogView {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns where the log starts, by each slot.
+fn starts(slots: &[Slot; 2]) -> [Option<Offset>; 2] {
+    slots.each_ref().map(|slot| slot.as_ref().ok().map(|meta| meta.log_start))
 }
 
 /// Reads the slots of a `log.meta`; a bad one is read again, as a writer may be writing it.

@@ -6,6 +6,7 @@ mod conformance;
 mod follow;
 mod gone;
 mod index;
+mod interleaved;
 mod local;
 mod metrics;
 mod outside;
