@@ -4,6 +4,7 @@
 //! told meanwhile, ends the fault, and checks that nothing acknowledged is gone. `docs/durability.md`
 //! says in a table what each of them found.
 
+mod clock;
 mod device;
 mod frozen;
 mod full;
@@ -145,6 +146,12 @@ pub const CASES: &[Case] = &[
         fault: "a seccomp filter forbids io_uring",
         backends: Backends::Once,
         run: limits::no_uring,
+    },
+    Case {
+        name: "clock-jumps",
+        fault: "the wall clock jumps by an hour, forward and back",
+        backends: Backends::Each,
+        run: clock::jumps,
     },
     Case {
         name: "readers-beside",
