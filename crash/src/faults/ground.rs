@@ -110,6 +110,9 @@ pub(super) fn small() -> LogOptions {
     }
 }
 
+/// The longest batch that fits a block, whatever stands before it there.
+const SHORT_BYTES: u64 = 2048;
+
 /// What was appended to one log, and what must be there.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -122,6 +125,14 @@ impl Tally {
     /// Returns how many records must be there.
     pub(super) fn owed(&self) -> usize {
         self.owed.len()
+    }
+
+    /// Passes over records that make a batch longer than a block.
+    pub(super) fn only_short(&mut self) -> Result<(), Failure> {
+        while batch([self.next])?.disk_bytes() > SHORT_BYTES {
+            self.next += 1;
+        }
+        Ok(())
     }
 
     /// Asks for one more record.

@@ -13,6 +13,7 @@ mod limits;
 mod read_only;
 mod readers;
 mod removed;
+mod thin;
 mod writers;
 
 use std::fmt;
@@ -92,6 +93,12 @@ pub const CASES: &[Case] = &[
         fault: "the device under the file system fails (XFS)",
         backends: Backends::Each,
         run: device::xfs,
+    },
+    Case {
+        name: "thin-disk",
+        fault: "the disk under the file system is full before the file system is",
+        backends: Backends::Each,
+        run: thin::disk,
     },
     Case {
         name: "aborted-ext4",
