@@ -279,7 +279,8 @@ impl<I: Io> OutsideReader<I> {
             let found = file_evidence(&mut self.io, file, FIRST_BATCH, None, generation);
             self.io.close(file)?;
             if self.view.was_being_made(&mut self.io, base)? {
-                return self.start(base, hint);
+                self.look_anew()?;
+                return self.take_walk();
             }
             return self.bad_header(base, found?.proven);
         };
