@@ -29,8 +29,8 @@ pub fn spawn<T: Send + 'static>(
 
 /// Lets a file that would grow beyond the limit (`RLIMIT_FSIZE`) end the calling thread's operation
 /// with an error, and not the process by a signal: blocks `SIGXFSZ` in this thread and in those it
-/// starts. Threads of this crate do so; a program that opens or makes logs on its own threads, under
-/// such a limit, calls this on them or ignores the signal.
+/// starts. Threads of this crate do so; a program that opens or makes logs on its own threads,
+/// under such a limit, calls this on them or ignores the signal.
 pub fn block_file_size_signal() {
     // SAFETY: a signal set is plain numbers, for which all zeros are valid.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -38,8 +38,8 @@ pub fn block_file_size_signal() {
     unsafe { libc::sigemptyset(&raw mut set) };
     // SAFETY: as above, and the signal's number is a valid one.
     unsafe { libc::sigaddset(&raw mut set, libc::SIGXFSZ) };
-    // SAFETY: `set` is initialised and outlives the call; nobody asks for the old mask. With a valid
-    // set and a valid request it cannot fail.
+    // SAFETY: `set` is initialised and outlives the call; nobody asks for the old mask. With a
+    // valid set and a valid request it cannot fail.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
 }
 

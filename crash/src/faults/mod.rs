@@ -1,8 +1,8 @@
 //! Faults of the system around one node, on real file systems: what it says, and what is left.
 //!
 //! Every case is a name in [`CASES`]. It makes its fault, looks at what appenders and readers are
-//! told meanwhile, ends the fault, and checks that nothing acknowledged is gone. `docs/durability.md`
-//! says in a table what each of them found.
+//! told meanwhile, ends the fault, and checks that nothing acknowledged is gone. What each of them
+//! found stands in a table in `docs/durability.md`.
 
 mod clock;
 mod device;
@@ -261,5 +261,19 @@ fn name_of(backend: BackendChoice) -> &'static str {
         BackendChoice::Auto => "auto",
         BackendChoice::Uring => "uring",
         BackendChoice::Threads => "threads",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CASES;
+
+    #[test]
+    fn every_case_has_a_name_of_its_own_and_a_row_in_the_table() {
+        let table = include_str!("../../../docs/durability.md");
+        for (index, case) in CASES.iter().enumerate() {
+            assert!(table.contains(&format!("`{}`", case.name)), "{} has no row", case.name);
+            assert!(CASES[..index].iter().all(|other| other.name != case.name), "{}", case.name);
+        }
     }
 }

@@ -497,7 +497,8 @@ impl LogCore {
     }
 
     /// The disk is full, or there is no descriptor for the next segment: what needs space beyond
-    /// what is reserved is refused before it has an offset (D14). What is reserved can still be used by smaller appends.
+    /// what is reserved is refused before it has an offset (D14). What is reserved can still be
+    /// used by smaller appends.
     pub(super) fn refuse_for_space(&mut self, error: IoError, turn: &mut Turn<'_>) {
         if self.needed_space().is_none() && !self.roll_in_progress() {
             return;
