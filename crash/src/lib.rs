@@ -36,6 +36,7 @@ pub mod image;
 pub mod kill;
 mod life;
 pub mod logs;
+pub mod many;
 pub mod mount;
 pub mod power_cut;
 pub mod real_input;

@@ -14,7 +14,7 @@ use highwater_crash::mount::FileSystem;
 use highwater_crash::power_cut::{Plan, Summary, run};
 use highwater_crash::sweep::sweep;
 use highwater_crash::workload::Failure;
-use highwater_crash::{confined, faults, full, kill, real_input};
+use highwater_crash::{confined, faults, full, kill, many, real_input};
 
 /// Findings printed one by one.
 const SHOWN_MAX: usize = 10;
@@ -36,6 +36,21 @@ enum Subject {
     PowerCut(PowerCut),
     /// Kill the `highwater` binary at random moments while it appends, and look what is left.
     Kill(Kill),
+    /// Kill a process that writes hundreds of logs at once, and open them all.
+    KillMany(KillMany),
+    /// What `kill-many` kills.
+    #[command(hide = true)]
+    WriteMany {
+        /// Where.
+        #[arg(long)]
+        dir: PathBuf,
+        /// How many logs.
+        #[arg(long)]
+        logs: usize,
+        /// What the engine writes with.
+        #[arg(long, value_enum)]
+        backend: Backend,
+    },
     /// Damage closed logs at random: noticed, never read, never cut silently.
     Damage(Damage),
     /// Pipe hundreds of megabytes of real text through the binary, and compare.
@@ -92,6 +107,22 @@ struct Kill {
     seed: Option<u64>,
     #[command(flatten)]
     program: Program,
+}
+
+#[derive(Debug, Args)]
+struct KillMany {
+    /// How many processes to start.
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// How many logs each writes.
+    #[arg(long, default_value_t = 500)]
+    logs: usize,
+    /// Choose by this number instead of a random one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What the engine writes with.
+    #[arg(long, value_enum, default_value = "uring")]
+    backend: Backend,
 }
 
 #[derive(Debug, Args)]
@@ -215,6 +246,8 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }),
         Subject::Kill(options) => told(kill(&options)),
+        Subject::KillMany(options) => told(kill_many(&options)),
+        Subject::WriteMany { dir, logs, backend } => told(many::write(&dir, logs, backend.into())),
         Subject::Damage(options) => told(damage(&options)),
         Subject::RealInput(options) => told(real_input(&options)),
         Subject::Full(options) => told(full(&options)),
@@ -251,6 +284,13 @@ fn kill(options: &Kill) -> Result<(), Failure> {
     let seed = printed_seed(options.seed);
     let plan = kill::Plan { rounds: options.rounds, seed, binary, backend };
     println!("{}", kill::run(&plan)?);
+    Ok(())
+}
+
+fn kill_many(options: &KillMany) -> Result<(), Failure> {
+    let seed = printed_seed(options.seed);
+    let KillMany { rounds, logs, backend, .. } = *options;
+    println!("{}", many::run(&many::Plan { rounds, logs, seed, backend: backend.into() })?);
     Ok(())
 }
 
