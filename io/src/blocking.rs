@@ -18,6 +18,24 @@ pub struct Blocking<I: Io> {
     completions: Vec<Completion>,
 }
 
+/// A read that was started; its buffer comes back with its end.
+#[derive(Debug)]
+#[must_use = "a file is not closed before its reads have ended"]
+pub struct StartedRead {
+    token: Token,
+}
+
+fn read_of(
+    (result, buffer): (Result<Output, IoError>, Option<AlignedBuffer>),
+) -> (AlignedBuffer, Result<usize, IoError>) {
+    let Some(buffer) = buffer else { panic!("a read returns its buffer") };
+    match result {
+        Ok(Output::Bytes(count)) => (buffer, Ok(count)),
+        Ok(other) => panic!("read returned {other:?}"),
+        Err(error) => (buffer, Err(error)),
+    }
+}
+
 impl<I: Io> Blocking<I> {
     /// Returns the straight-line view of `io`.
     ///
@@ -52,14 +70,52 @@ impl<I: Io> Blocking<I> {
         let token = Token(self.next_token);
         self.next_token += 1;
         self.io.submit(token, operation);
+        self.wait_for(token)
+    }
+
+    /// Waits for one operation; the ends of others that were started stay here until they are
+    /// asked for.
+    fn wait_for(&mut self, token: Token) -> (Result<Output, IoError>, Option<AlignedBuffer>) {
         loop {
-            self.io.poll(Wait::Forever, &mut self.completions);
-            if let Some(completion) = self.completions.pop() {
-                assert_eq!(completion.token, token, "one operation, one completion");
-                assert!(self.completions.is_empty(), "one operation, one completion");
+            let arrived = self.completions.iter().position(|done| done.token == token);
+            if let Some(arrived) = arrived {
+                let completion = self.completions.swap_remove(arrived);
                 return (completion.result, completion.buffer);
             }
+            self.io.poll(Wait::Forever, &mut self.completions);
         }
+    }
+
+    /// Starts reads of `length` bytes, each at its position into its buffer. Each is waited for
+    /// with [`finish_read`](Self::finish_read), in any order.
+    ///
+    /// # Panics
+    /// If `length` is longer than a buffer, or so many cannot be in flight.
+    pub fn start_reads(
+        &mut self,
+        file: FileId,
+        length: usize,
+        reads: impl IntoIterator<Item = (u64, AlignedBuffer)>,
+    ) -> Vec<StartedRead> {
+        let started = reads.into_iter().map(|(position, buffer)| {
+            assert!(length <= buffer.len(), "a read fits its buffer");
+            let token = Token(self.next_token);
+            self.next_token += 1;
+            self.io.submit(token, Operation::Read { file, position, buffer, length });
+            StartedRead { token }
+        });
+        let started = started.collect();
+        // Into the kernel, and what is there already.
+        self.io.poll(Wait::No, &mut self.completions);
+        started
+    }
+
+    /// Waits for a read that was started.
+    ///
+    /// # Panics
+    /// If the backend breaks its contract.
+    pub fn finish_read(&mut self, read: StartedRead) -> (AlignedBuffer, Result<usize, IoError>) {
+        read_of(self.wait_for(read.token))
     }
 
     fn done(&mut self, operation: Operation) -> Result<(), IoError> {
@@ -109,13 +165,7 @@ impl<I: Io> Blocking<I> {
         length: usize,
     ) -> (AlignedBuffer, Result<usize, IoError>) {
         assert!(length <= buffer.len(), "a read fits its buffer");
-        let (result, buffer) = self.run(Operation::Read { file, position, buffer, length });
-        let Some(buffer) = buffer else { panic!("a read returns its buffer") };
-        match result {
-            Ok(Output::Bytes(count)) => (buffer, Ok(count)),
-            Ok(other) => panic!("read returned {other:?}"),
-            Err(error) => (buffer, Err(error)),
-        }
+        read_of(self.run(Operation::Read { file, position, buffer, length }))
     }
 
     /// Writes the first `length` bytes of `buffer` at `position`.

@@ -157,8 +157,10 @@ pub trait Io {
 pub trait Platform: Clone {
     /// What a shard thread uses; made on that thread.
     type ShardIo: Io;
-    /// What straight-line control code and readers use.
+    /// What straight-line control code uses.
     type ControlIo: Io;
+    /// What a reader uses; it can have several reads in flight.
+    type ReaderIo: Io;
 
     /// Returns a new [`Io`] for the calling shard thread.
     ///
@@ -166,7 +168,7 @@ pub trait Platform: Clone {
     /// If the chosen backend cannot be had; the message says why.
     fn shard_io(&self) -> Result<Self::ShardIo, IoError>;
 
-    /// Returns a new [`Io`] for control work or a reader on the calling thread.
+    /// Returns a new [`Io`] for control work on the calling thread.
     ///
     /// # Errors
     /// If the process is out of resources.
@@ -186,4 +188,10 @@ pub trait Platform: Clone {
             errno: None,
         })
     }
+
+    /// Returns a new [`Io`] for one reader.
+    ///
+    /// # Errors
+    /// If the process is out of resources.
+    fn reader_io(&self) -> Result<Self::ReaderIo, IoError>;
 }

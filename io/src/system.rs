@@ -7,7 +7,7 @@ use crate::error::IoError;
 use crate::lock::Owner;
 use crate::operation::{Completion, Operation, Token};
 use crate::threads::{InlineIo, ThreadsIo, WORKERS_DEFAULT};
-use crate::uring::{UringIo, remedy};
+use crate::uring::{ReaderIo, UringIo, remedy};
 use crate::waker::Waker;
 use crate::{Backend, Io, Platform, Wait};
 
@@ -62,6 +62,7 @@ impl SystemPlatform {
 impl Platform for SystemPlatform {
     type ShardIo = SystemIo;
     type ControlIo = InlineIo;
+    type ReaderIo = ReaderIo;
 
     fn shard_io(&self) -> Result<SystemIo, IoError> {
         let uring = || UringIo::of(self.owner.clone()).map(|io| SystemIo::Uring(Box::new(io)));
@@ -84,6 +85,10 @@ impl Platform for SystemPlatform {
 
     fn device_written_in_place(&self, path: &std::path::Path) -> Result<u64, IoError> {
         crate::space::device_written_in_place(path)
+    }
+
+    fn reader_io(&self) -> Result<ReaderIo, IoError> {
+        Ok(ReaderIo::of(self.owner.clone()))
     }
 }
 

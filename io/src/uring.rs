@@ -6,6 +6,7 @@
 //! system call, or none if there is nothing to start and nothing to wait for.
 
 mod flights;
+mod reader;
 mod setup;
 mod signal;
 
@@ -33,6 +34,7 @@ use crate::{Backend, Io, Wait};
 use flights::{Flights, Landing};
 use signal::Signal;
 
+pub use reader::ReaderIo;
 pub use setup::remedy;
 pub(crate) use setup::{NAME, ring};
 

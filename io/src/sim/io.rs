@@ -50,12 +50,17 @@ impl SimPlatform {
 impl Platform for SimPlatform {
     type ShardIo = SimIo;
     type ControlIo = SimIo;
+    type ReaderIo = SimIo;
 
     fn shard_io(&self) -> Result<SimIo, IoError> {
         self.open()
     }
 
     fn control_io(&self) -> Result<SimIo, IoError> {
+        self.open()
+    }
+
+    fn reader_io(&self) -> Result<SimIo, IoError> {
         self.open()
     }
 }

@@ -10,6 +10,9 @@ use crate::sys::errno_of;
 /// kernel's default, ever overflows.
 const ENTRIES: u32 = 512;
 
+/// Submission entries of a reader's ring: as above for its reads in flight.
+const READER_ENTRIES: u32 = 32;
+
 /// Kernel workers a ring may use for what cannot run inline on regular files (flushes, growing
 /// writes), and for all else.
 const KERNEL_WORKERS_MAX: [u32; 2] = [16, 4];
@@ -55,7 +58,16 @@ pub(crate) fn ring() -> Result<IoUring, IoError> {
 
 /// Returns a ring of this setup that has every operation we use.
 pub(super) fn build(setup: &Builder) -> Result<IoUring, IoError> {
-    let ring = setup.build(ENTRIES).map_err(|error| failure(errno_of(&error)))?;
+    build_with(setup, ENTRIES)
+}
+
+/// As [`build`], for the few reads of a reader.
+pub(super) fn build_small(setup: &Builder) -> Result<IoUring, IoError> {
+    build_with(setup, READER_ENTRIES)
+}
+
+fn build_with(setup: &Builder, entries: u32) -> Result<IoUring, IoError> {
+    let ring = setup.build(entries).map_err(|error| failure(errno_of(&error)))?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|_| unsupported())?;
     let needed =
