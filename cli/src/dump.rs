@@ -190,7 +190,7 @@ fn json_item(item: DumpItem<'_>, with_records: bool) -> Item<'_> {
             file: name(file),
             header: header_of(batch.header()),
             codec: batch.codec().name(),
-            records_bytes: batch.stored().bytes().len(),
+            records_bytes: batch.stored().len(),
             uncompressed_bytes: uncompressed_bytes(batch),
             records: with_records.then_some(JsonBatchRecords(batch)),
         },
@@ -298,7 +298,7 @@ fn text_item(item: DumpItem<'_>) -> String {
 }
 
 fn uncompressed_bytes(batch: &ReadBatch) -> Option<usize> {
-    batch.stored().plain().ok().map(<[u8]>::len)
+    batch.plain().ok().map(<[u8]>::len)
 }
 
 fn text_header(batch: &ReadBatch) -> String {

@@ -13,11 +13,11 @@ use highwater_segment::meta::{META_FILE_NAME, Mark};
 
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
-use crate::indexes::Indexes;
 use crate::names;
 use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
 use crate::options::{LogOptions, validate_name};
 use crate::report::RecoveryReport;
+use crate::shared::ReaderBudgets;
 
 /// The most logs that are opened beside each other.
 const OPENING_THREADS: usize = 16;
@@ -33,8 +33,8 @@ pub(crate) struct Control<I: Io> {
     /// log.
     suspect: BTreeMap<String, Mark>,
     device: Arc<Device>,
-    /// What the engine holds of indexes.
-    indexes: Arc<Indexes>,
+    /// What the engine holds for readers.
+    budgets: ReaderBudgets,
 }
 
 /// What an engine's directory is.
@@ -93,7 +93,8 @@ impl<I: Io> Control<I> {
         }
         let incarnation = random_u128(&mut io);
         let (root, suspect, device) = (root.to_owned(), BTreeMap::new(), Device::new());
-        Ok(Control { io, root, incarnation, suspect, device, indexes: Arc::default() })
+        let budgets = ReaderBudgets::default();
+        Ok(Control { io, root, incarnation, suspect, device, budgets })
     }
 
     /// Returns what is known of the file system, for the shards.
@@ -141,7 +142,7 @@ impl<I: Io> Control<I> {
         let names = self.names_synced()?;
         let mut results = Vec::new();
         for name in names {
-            let place = place(&self.root, &name, self.incarnation, &self.indexes);
+            let place = place(&self.root, &name, self.incarnation, &self.budgets);
             let result = open_existing(&mut self.io, &place);
             if let Some(error) = result.as_ref().err().filter(|error| is_dead(error)) {
                 return Err(error.clone());
@@ -199,9 +200,9 @@ impl<I: Io> Control<I> {
             other => other?,
         }
         let root = self.root.clone();
-        let indexes = Arc::clone(&self.indexes);
+        let budgets = self.budgets.clone();
         let place =
-            Place { parents_synced: false, ..place(&root, name, self.incarnation, &indexes) };
+            Place { parents_synced: false, ..place(&root, name, self.incarnation, &budgets) };
         let rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
         let result = open_log(&mut self.io, &place, options, rewrite_from);
         match (&result, rewrite_from) {
@@ -245,9 +246,9 @@ fn place<'a>(
     root: &'a Path,
     name: &'a str,
     incarnation: u128,
-    indexes: &'a Arc<Indexes>,
+    budgets: &'a ReaderBudgets,
 ) -> Place<'a> {
-    Place { root, name, incarnation, indexes, parents_synced: true }
+    Place { root, name, incarnation, budgets, parents_synced: true }
 }
 
 /// Opens a log that is there.
@@ -262,7 +263,7 @@ fn open_existing<I: Io>(io: &mut Blocking<I>, place: &Place<'_>) -> Opening {
 struct Openings {
     root: PathBuf,
     incarnation: u128,
-    indexes: Arc<Indexes>,
+    budgets: ReaderBudgets,
     names: Vec<String>,
     next: AtomicUsize,
 }
@@ -274,7 +275,7 @@ impl Openings {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(name) = self.names.get(index) else { return results };
-            let place = place(&self.root, name, self.incarnation, &self.indexes);
+            let place = place(&self.root, name, self.incarnation, &self.budgets);
             results.push((index, open_existing(io, &place)));
         }
     }
@@ -290,8 +291,8 @@ impl Control<InlineIo> {
         let names = self.names_synced()?;
         let threads = OPENING_THREADS.min(names.len());
         let (root, incarnation, next) = (self.root.clone(), self.incarnation, AtomicUsize::new(0));
-        let indexes = Arc::clone(&self.indexes);
-        let openings = Arc::new(Openings { root, incarnation, indexes, names, next });
+        let budgets = self.budgets.clone();
+        let openings = Arc::new(Openings { root, incarnation, budgets, names, next });
         let mut running = Vec::new();
         for _ in 1..threads {
             let (openings, io) = (Arc::clone(&openings), platform.control_io()?);

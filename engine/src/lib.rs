@@ -41,6 +41,7 @@ mod error;
 mod histogram;
 mod indexes;
 pub mod inspect;
+mod leases;
 mod local;
 mod log;
 mod mailbox;

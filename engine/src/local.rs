@@ -295,10 +295,10 @@ impl<P: Platform> LocalEngine<P> {
         log: LocalLog,
         offset: Offset,
         isolation: Isolation,
-    ) -> Result<Reader<P::ControlIo>> {
+    ) -> Result<Reader<P::ReaderIo>> {
         let (name, entry) = self.entry(log);
         let directory = self.control.root.join(name);
-        let io = self.platform.control_io()?;
+        let io = self.platform.reader_io()?;
         let (shared, log_id) = (Arc::clone(&entry.shared), entry.meta.log_id);
         Reader::new(io, directory, shared, log_id, Some(offset), isolation)
     }

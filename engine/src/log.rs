@@ -202,7 +202,7 @@ impl Log {
     ///
     /// # Errors
     /// [`ErrorKind::Trimmed`] below the log's start; [`ErrorKind::Io`].
-    pub fn read(&self, offset: Offset, isolation: Isolation) -> Result<Reader<InlineIo>> {
+    pub fn read(&self, offset: Offset, isolation: Isolation) -> Result<Reader> {
         self.reader(Some(offset), isolation)
     }
 
@@ -222,11 +222,7 @@ impl Log {
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] for damage on the way, which may hold the record; [`ErrorKind::Io`].
-    pub fn read_from_time(
-        &self,
-        timestamp_ms: i64,
-        isolation: Isolation,
-    ) -> Result<Reader<InlineIo>> {
+    pub fn read_from_time(&self, timestamp_ms: i64, isolation: Isolation) -> Result<Reader> {
         let mut reader = self.reader(None, isolation)?;
         reader.seek_time(timestamp_ms)?;
         Ok(reader)
@@ -243,8 +239,8 @@ impl Log {
         self.reader(None, isolation)?.seek_time(timestamp_ms)
     }
 
-    fn reader(&self, from: Option<Offset>, isolation: Isolation) -> Result<Reader<InlineIo>> {
-        let io = self.inner.platform.control_io()?;
+    fn reader(&self, from: Option<Offset>, isolation: Isolation) -> Result<Reader> {
+        let io = self.inner.platform.reader_io()?;
         let entry = &self.entry;
         let (directory, shared) = (entry.directory.clone(), Arc::clone(&entry.shared));
         Reader::new(io, directory, shared, entry.log_id, from, isolation)

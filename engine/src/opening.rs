@@ -23,14 +23,13 @@ use highwater_segment::{
 use crate::convert::{to_u64, to_usize};
 use crate::core::Sealed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::indexes::Indexes;
 use crate::marks::Marks;
 use crate::names;
 use crate::options::{DEFAULT_SEGMENT_BYTES, LogOptions, Preparation};
 use crate::pool::{pool_directory, prepare_segment};
 use crate::recover::{Recovery, recover};
 use crate::report::LogReport;
-use crate::shared::{LogShared, Published, SegmentInfo};
+use crate::shared::{LogShared, Published, ReaderBudgets, SegmentInfo};
 
 /// The directory of spare segments; also what tells an engine's directory from any other.
 pub(crate) const POOL_DIRECTORY: &str = ".pool";
@@ -95,8 +94,8 @@ pub(crate) struct Place<'a> {
     pub(crate) incarnation: u128,
     /// The names in the engine's directory and its pool were synced under this lock already.
     pub(crate) parents_synced: bool,
-    /// What the engine holds of indexes.
-    pub(crate) indexes: &'a Arc<Indexes>,
+    /// What the engine holds for readers.
+    pub(crate) budgets: &'a ReaderBudgets,
 }
 
 impl Place<'_> {
@@ -472,7 +471,7 @@ pub(crate) fn publish(
             quarantined: report.quarantined.clone(),
             failure: read_only.cloned(),
         },
-        place.indexes,
+        place.budgets,
     )
 }
 

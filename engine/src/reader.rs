@@ -13,6 +13,7 @@ mod time;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use highwater_io::uring::ReaderIo;
 use highwater_io::{Blocking, Io};
 use highwater_segment::meta::EpochStart;
 use highwater_segment::segment::segment_file_name;
@@ -30,7 +31,7 @@ pub(crate) use time::first_at;
 /// Reads a log's batches in order. [`None`] means: nothing more below the mark for now; asking
 /// again later goes on where it was.
 #[derive(Debug)]
-pub struct Reader<I: Io> {
+pub struct Reader<I: Io = ReaderIo> {
     io: Blocking<I>,
     directory: PathBuf,
     shared: Arc<LogShared>,
@@ -115,7 +116,7 @@ impl<I: Io> Reader<I> {
             let successor = self.successor_of(walk.base);
             if successor.is_some_and(|base| walk.walker.chain().next_offset() >= base) {
                 self.next = self.next.max(walk.walker.chain().next_offset());
-                self.io.close(walk.walker.file())?;
+                walk.walker.close(&mut self.io)?;
                 continue;
             }
             let walk = self.walker.insert(walk);
@@ -142,7 +143,7 @@ impl<I: Io> Reader<I> {
                         continue;
                     }
                     self.next = header.end_offset();
-                    return Ok(Some(ReadBatch::new(header, walk.walker.bytes(&records), from)));
+                    return Ok(Some(ReadBatch::new(header, walk.walker.take(&records), from)));
                 }
                 Err(WalkError::Io(error)) => return Err(error.into()),
                 Err(WalkError::Stop(_)) if !looked_again => {
@@ -253,7 +254,7 @@ impl<I: Io> Reader<I> {
 
     fn drop_walker(&mut self) -> Result<()> {
         if let Some(walk) = self.walker.take() {
-            self.io.close(walk.walker.file())?;
+            walk.walker.close(&mut self.io)?;
         }
         Ok(())
     }

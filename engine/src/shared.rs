@@ -11,12 +11,20 @@ use highwater_segment::{BatchHeader, Generation, Offset, Position, Salt};
 
 use crate::error::Error;
 use crate::indexes::{Indexes, SegmentIndex};
+use crate::leases::Leases;
 use crate::marks::Marks;
 use crate::tail::Tail;
 use crate::watch::Lookout;
 
 /// The newest cuts a log remembers for its readers; older readers start anew.
 const CUTS_MAX: usize = 64;
+
+/// What an engine holds for its readers, bounded for all of its logs together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReaderBudgets {
+    pub(crate) indexes: Arc<Indexes>,
+    pub(crate) leases: Arc<Leases>,
+}
 
 /// A segment as readers need it.
 #[derive(Clone, Debug)]
@@ -123,19 +131,19 @@ pub(crate) struct LogShared {
     pub(crate) name: String,
     /// What was just written, for readers.
     pub(crate) tail: Tail,
-    /// What the engine holds of indexes.
-    pub(crate) indexes: Arc<Indexes>,
+    /// What the engine holds for readers.
+    pub(crate) budgets: ReaderBudgets,
     published: Mutex<Published>,
     /// Where those wait who watch the marks.
     pub(crate) lookout: Lookout,
 }
 
 impl LogShared {
-    pub(crate) fn new(name: &str, published: Published, indexes: &Arc<Indexes>) -> Arc<Self> {
+    pub(crate) fn new(name: &str, published: Published, budgets: &ReaderBudgets) -> Arc<Self> {
         Arc::new(LogShared {
             name: name.to_owned(),
             tail: Tail::default(),
-            indexes: Arc::clone(indexes),
+            budgets: budgets.clone(),
             published: Mutex::new(published),
             lookout: Lookout::default(),
         })

@@ -1,5 +1,7 @@
 //! Walking along one segment file: windows of bytes for a [`Chain`].
 
+mod ahead;
+
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -9,7 +11,10 @@ use highwater_segment::scan::{Chain, Evidence, Step, Stop, evidence};
 use highwater_segment::{BatchHeader, Generation, HEADER_BYTES, Offset, Position, Salt};
 
 use crate::convert::{to_u64, to_usize};
+use crate::leases::{Chunk, Leases};
 use crate::shared::{LogShared, was_cut_off};
+
+use ahead::{Ahead, Front};
 
 /// How many bytes are read at once.
 pub(crate) const WINDOW_BYTES: usize = 256 << 10;
@@ -42,6 +47,35 @@ enum Window {
     Own(AlignedBuffer),
     /// Shared with the log's tail cache.
     Leased(Arc<AlignedBuffer>),
+    /// Read ahead.
+    Chunk(Arc<Chunk>),
+    /// One batch, put together from two chunks.
+    Bridge(Vec<u8>),
+}
+
+/// The records of a batch, for whoever keeps it.
+#[derive(Clone, Debug)]
+pub(crate) enum RecordBytes {
+    Leased(Arc<Chunk>, Range<usize>),
+    Own(Vec<u8>, Range<usize>),
+}
+
+impl Deref for RecordBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let (bytes, range) = match self {
+            RecordBytes::Leased(chunk, range) => (chunk.bytes(), range),
+            RecordBytes::Own(bytes, range) => (bytes.as_slice(), range),
+        };
+        bytes.get(range.clone()).unwrap_or_default()
+    }
+}
+
+impl From<&[u8]> for RecordBytes {
+    fn from(bytes: &[u8]) -> Self {
+        RecordBytes::Own(bytes.to_vec(), 0..bytes.len())
+    }
 }
 
 impl Deref for Window {
@@ -51,6 +85,8 @@ impl Deref for Window {
         match self {
             Window::Own(buffer) => buffer,
             Window::Leased(buffer) => buffer,
+            Window::Chunk(chunk) => chunk.bytes(),
+            Window::Bridge(bytes) => bytes,
         }
     }
 }
@@ -73,6 +109,11 @@ pub(crate) struct Walker {
     bytes_read: u64,
     /// When the known epochs began: a batch of a lower epoch behind such a start was cut off.
     epochs: Vec<EpochStart>,
+    /// Set where reading ahead is of use: with the budget that what is given out counts against.
+    leases: Option<Arc<Leases>>,
+    ahead: Option<Ahead>,
+    /// Reads in flight that brought, or will bring, what is of no use any more.
+    stale: Option<Ahead>,
 }
 
 impl Walker {
@@ -88,6 +129,9 @@ impl Walker {
             at_end: false,
             bytes_read: 0,
             epochs: Vec::new(),
+            leases: None,
+            ahead: None,
+            stale: None,
         }
     }
 
@@ -102,6 +146,13 @@ impl Walker {
     /// Returns this looking into the log's tail cache before it reads `segment`'s file.
     pub(crate) fn with_tail(mut self, shared: &Arc<LogShared>, segment: Offset) -> Self {
         self.tail = Some((Arc::clone(shared), segment));
+        self
+    }
+
+    /// Returns this reading ahead, once it has read a window: for a sealed segment, whose bytes do
+    /// not change any more.
+    pub(crate) fn with_read_ahead(mut self, leases: &Arc<Leases>) -> Self {
+        self.leases = Some(Arc::clone(leases));
         self
     }
 
@@ -129,17 +180,57 @@ impl Walker {
         self.window.as_ref().and_then(|window| window.get(range.clone())).unwrap_or_default()
     }
 
+    /// Returns the records of the batch that was just passed, for keeping: a lease where there is
+    /// one to be had, else a copy.
+    pub(crate) fn take(&mut self, range: &Range<usize>) -> RecordBytes {
+        match &mut self.window {
+            Some(Window::Chunk(chunk)) if chunk.can_be_leased() => {
+                RecordBytes::Leased(Arc::clone(chunk), range.clone())
+            }
+            Some(Window::Bridge(bytes)) => {
+                self.filled = 0;
+                RecordBytes::Own(std::mem::take(bytes), range.clone())
+            }
+            _ => RecordBytes::from(self.bytes(range)),
+        }
+    }
+
+    /// Closes the file, once nothing reads from it any more.
+    pub(crate) fn close<I: Io>(mut self, io: &mut Blocking<I>) -> Result<(), IoError> {
+        self.settle(io);
+        io.close(self.file)
+    }
+
+    /// Waits for the reads in flight and goes on without any.
+    fn settle<I: Io>(&mut self, io: &mut Blocking<I>) {
+        for ahead in [self.ahead.take(), self.stale.take()].into_iter().flatten() {
+            ahead.settle(io);
+        }
+    }
+
     /// Forgets what was read, zeros that were passed last included, so that the next step reads the
     /// media again.
     pub(crate) fn forget(&mut self) {
         self.chain = self.before_gap.take().unwrap_or(self.chain);
         self.tail = None;
+        self.leases = None;
+        self.stale = self.ahead.take().or(self.stale.take());
         self.filled = 0;
         self.at_end = false;
     }
 
     /// Passes the next batch, filler or gap.
     pub(crate) fn step<I: Io>(&mut self, io: &mut Blocking<I>) -> Result<Walked, WalkError> {
+        let result = self.try_step(io);
+        if result.is_err() {
+            // Whoever looks into it reads this place plainly.
+            self.settle(io);
+            self.leases = None;
+        }
+        result
+    }
+
+    fn try_step<I: Io>(&mut self, io: &mut Blocking<I>) -> Result<Walked, WalkError> {
         loop {
             let position = self.chain.position().0;
             let block = self.chain.position().block_start().0;
@@ -186,11 +277,14 @@ impl Walker {
         self.start = position.block_start().0;
         let needed = to_usize(position.0 - self.start) + count;
         assert!(needed <= highwater_segment::MAX_BATCH_BYTES + 2 * 4096, "reads are bounded");
-        if let Some((shared, segment)) = &self.tail
+        if let (None, Some((shared, segment))) = (&self.ahead, &self.tail)
             && let Some(lease) = shared.tail.lease(*segment, position.0, count)
         {
             (self.start, self.filled, self.at_end) = (lease.start, lease.length, false);
             self.window = Some(Window::Leased(lease.buffer));
+            return Ok(());
+        }
+        if self.fill_ahead(io, count) {
             return Ok(());
         }
         let buffer = match self.window.take() {
@@ -206,6 +300,44 @@ impl Walker {
         self.at_end = count < length;
         self.bytes_read += to_u64(count);
         Ok(())
+    }
+}
+
+impl Walker {
+    /// Reads ahead of a walk that goes on; returns whether the window holds `count` bytes now.
+    fn fill_ahead<I: Io>(&mut self, io: &mut Blocking<I>, count: usize) -> bool {
+        if let Some(stale) = self.stale.take() {
+            stale.settle(io);
+        }
+        let Some(leases) = &self.leases else { return false };
+        let position = self.chain.position();
+        let start = position.block_start().0;
+        if self.bytes_read == 0 && self.ahead.is_none() {
+            // Whoever wants a batch or two needs no more than a window.
+            return false;
+        }
+        // A chunk is used again when nobody holds it.
+        self.window = None;
+        let ahead = self.ahead.get_or_insert_with(|| Ahead::new(self.file, start, leases));
+        match ahead.front(io, position.0, count) {
+            Some(Front::Whole(placed)) => {
+                self.start = placed.start;
+                self.filled = placed.chunk.bytes().len();
+                self.window = Some(Window::Chunk(placed.chunk));
+            }
+            Some(Front::Bridge(bytes)) => {
+                self.start = position.0;
+                self.filled = bytes.len();
+                self.window = Some(Window::Bridge(bytes));
+            }
+            None => {
+                self.settle(io);
+                self.leases = None;
+                return false;
+            }
+        }
+        self.at_end = false;
+        true
     }
 }
 

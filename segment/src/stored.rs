@@ -1,5 +1,6 @@
 //! The bytes behind a batch's header, as they are stored, and the records in them.
 
+use std::ops::Deref;
 use std::sync::OnceLock;
 
 use crate::compression::{Codec, DecompressFault, decompress};
@@ -11,17 +12,17 @@ use crate::types::Offset;
 /// Compressed ones are decompressed at most once, on the thread that first asks for the records;
 /// who only passes the bytes on never pays for it.
 #[derive(Clone, Debug)]
-pub struct StoredRecords {
-    bytes: Vec<u8>,
+pub struct StoredRecords<B = Vec<u8>> {
+    bytes: B,
     codec: Codec,
     /// Boxed, as few batches have it.
     plain: OnceLock<Box<Result<Vec<u8>, DecompressFault>>>,
 }
 
-impl StoredRecords {
+impl<B: Deref<Target = [u8]>> StoredRecords<B> {
     /// Returns `bytes` as records stored with `codec`; nothing is looked at yet.
     #[must_use]
-    pub fn new(bytes: Vec<u8>, codec: Codec) -> Self {
+    pub fn new(bytes: B, codec: Codec) -> Self {
         StoredRecords { bytes, codec, plain: OnceLock::new() }
     }
 
@@ -69,10 +70,10 @@ impl StoredRecords {
 }
 
 /// The same bytes, stored the same way.
-impl PartialEq for StoredRecords {
+impl<B: Deref<Target = [u8]>> PartialEq for StoredRecords<B> {
     fn eq(&self, other: &Self) -> bool {
-        self.codec == other.codec && self.bytes == other.bytes
+        self.codec == other.codec && *self.bytes == *other.bytes
     }
 }
 
-impl Eq for StoredRecords {}
+impl<B: Deref<Target = [u8]>> Eq for StoredRecords<B> {}

@@ -44,6 +44,7 @@ struct Off<T> {
 impl<P: Platform> Platform for Off<P> {
     type ShardIo = Off<P::ShardIo>;
     type ControlIo = Off<P::ControlIo>;
+    type ReaderIo = P::ReaderIo;
 
     fn shard_io(&self) -> Result<Self::ShardIo, IoError> {
         Ok(Off { inner: self.inner.shard_io()?, by_ms: Arc::clone(&self.by_ms) })
@@ -51,6 +52,10 @@ impl<P: Platform> Platform for Off<P> {
 
     fn control_io(&self) -> Result<Self::ControlIo, IoError> {
         Ok(Off { inner: self.inner.control_io()?, by_ms: Arc::clone(&self.by_ms) })
+    }
+
+    fn reader_io(&self) -> Result<Self::ReaderIo, IoError> {
+        self.inner.reader_io()
     }
 }
 

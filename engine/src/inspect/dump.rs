@@ -147,7 +147,7 @@ fn dump_batches<I: Io>(
         match walker.step(io) {
             Ok(Walked::Batch { header, records }) => {
                 let header: BatchHeader = header;
-                let batch = ReadBatch::new(header, walker.bytes(&records), Offset(0));
+                let batch = ReadBatch::new(header, walker.take(&records), Offset(0));
                 visit(DumpItem::Batch { file, batch: &batch });
             }
             Ok(Walked::Padding) => {

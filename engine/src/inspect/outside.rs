@@ -4,8 +4,9 @@ mod follow;
 mod time;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use highwater_io::threads::InlineIo;
+use highwater_io::uring::ReaderIo;
 use highwater_io::{Blocking, FileId, Io};
 use highwater_segment::meta::Mark;
 use highwater_segment::recovery::{HeaderFact, MetaCase};
@@ -17,6 +18,7 @@ use super::tail::{Meaning, damage_error, find_tail, is_not_found, meaning_of};
 use super::{LogView, check_root};
 use crate::error::{Error, ErrorKind, Result};
 use crate::indexes::{self, Ask, SealedIndex, SealedSegment};
+use crate::leases::Leases;
 use crate::marks::Isolation;
 use crate::reader::ReadBatch;
 use crate::shared::generation_rule;
@@ -26,7 +28,7 @@ use crate::walker::{WalkError, Walked, Walker, file_evidence};
 /// with [`Isolation::Durable`], of what is proven to be flushed). Ends with an error where damage
 /// stops it, never silently short.
 #[derive(Debug)]
-pub struct OutsideReader<I: Io = InlineIo> {
+pub struct OutsideReader<I: Io = ReaderIo> {
     io: Blocking<I>,
     root: PathBuf,
     view: LogView,
@@ -40,6 +42,7 @@ pub struct OutsideReader<I: Io = InlineIo> {
     done: bool,
     /// Set for a reader that goes on when more is there.
     following: Option<Following>,
+    leases: Arc<Leases>,
 }
 
 #[derive(Debug)]
@@ -57,7 +60,7 @@ impl OutsideReader {
     /// directory or a bad name, [`ErrorKind::Corrupt`] if `log.meta` is lost,
     /// [`ErrorKind::Trimmed`] below the log's start.
     pub fn open(dir: &Path, log: &str, from: Offset, isolation: Isolation) -> Result<Self> {
-        OutsideReader::open_with(InlineIo::new(), dir, log, from, isolation)
+        OutsideReader::open_with(ReaderIo::new(), dir, log, from, isolation)
     }
 
     /// Opens the log for reading from its start on, wherever that is.
@@ -65,7 +68,7 @@ impl OutsideReader {
     /// # Errors
     /// As [`open`](OutsideReader::open).
     pub fn open_at_start(dir: &Path, log: &str, isolation: Isolation) -> Result<Self> {
-        OutsideReader::open_from(InlineIo::new(), (dir, log), None, isolation)
+        OutsideReader::open_from(ReaderIo::new(), (dir, log), None, isolation)
     }
 
     /// Opens the log for reading from the first record with a timestamp of `timestamp_ms`
@@ -136,6 +139,7 @@ impl<I: Io> OutsideReader<I> {
             walk: None,
             done: never_made,
             following: None,
+            leases: Arc::default(),
         })
     }
 
@@ -152,7 +156,7 @@ impl<I: Io> OutsideReader<I> {
             }
             if self.view.successor(walk.base).is_some_and(|base| reached >= base) {
                 self.next = self.next.max(reached);
-                self.io.close(walk.walker.file())?;
+                walk.walker.close(&mut self.io)?;
                 let newest = self.newest.filter(|_| self.following.is_none());
                 if newest.is_some_and(|newest| walk.base >= newest) {
                     return Ok(None);
@@ -164,7 +168,7 @@ impl<I: Io> OutsideReader<I> {
                 Ok(Walked::Batch { header, records }) => {
                     let wanted = self.from.max(self.next);
                     let batch = (header.end_offset() > wanted)
-                        .then(|| ReadBatch::new(header, walk.walker.bytes(&records), wanted));
+                        .then(|| ReadBatch::new(header, walk.walker.take(&records), wanted));
                     self.next = self.next.max(header.end_offset());
                     // Whatever hinted at this place was right.
                     walk.by_hint = false;
@@ -176,7 +180,7 @@ impl<I: Io> OutsideReader<I> {
                 Err(WalkError::Io(error)) => return Err(error.into()),
                 Err(WalkError::Stop(_)) if walk.by_hint => {
                     // The index is only a hint: the segment's own start is the truth.
-                    self.io.close(walk.walker.file())?;
+                    walk.walker.close(&mut self.io)?;
                     self.walk = self.start(walk.base, false)?;
                 }
                 Err(WalkError::Stop(_)) if self.is_end_so_far(&walk)? => return self.pause(walk),
@@ -198,7 +202,7 @@ impl<I: Io> OutsideReader<I> {
                     match meaning {
                         None => self.walk = Some(walk),
                         Some(Meaning::Changed) => {
-                            self.io.close(walk.walker.file())?;
+                            walk.walker.close(&mut self.io)?;
                             self.look_anew()?;
                         }
                         Some(Meaning::End { .. }) => return self.pause(walk),
@@ -291,7 +295,10 @@ impl<I: Io> OutsideReader<I> {
         let hint = self.left_at(base).or(hint);
         let (offset, position) = hint.unwrap_or((base, FIRST_BATCH));
         let chain = Chain::new(salt, position, offset, Epoch(0), rule);
-        let walker = Walker::new(file, chain).with_epochs(epochs);
+        let mut walker = Walker::new(file, chain).with_epochs(epochs);
+        if self.view.successor(base).is_some() {
+            walker = walker.with_read_ahead(&self.leases);
+        }
         Ok(Some(Walk { walker, base, by_hint: hint.is_some() }))
     }
 

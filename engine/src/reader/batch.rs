@@ -1,18 +1,21 @@
 //! What a reader gives out.
 
-use highwater_segment::{BatchHeader, Codec, Offset, StoredRecords};
+use highwater_segment::{BatchHeader, Codec, DecompressFault, Offset, StoredRecords};
 
-/// A batch that was read and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use crate::walker::RecordBytes;
+
+/// A batch that was read and checked. It shares the memory it was read into; what all readers of an
+/// engine share in this way is bounded, and beyond that batches are copies.
+#[derive(Clone, Debug)]
 pub struct ReadBatch {
     header: BatchHeader,
-    records: StoredRecords,
+    records: StoredRecords<RecordBytes>,
     from: Offset,
 }
 
 impl ReadBatch {
-    pub(crate) fn new(header: BatchHeader, records: &[u8], from: Offset) -> Self {
-        ReadBatch { header, records: StoredRecords::new(records.to_vec(), header.codec()), from }
+    pub(crate) fn new(header: BatchHeader, records: RecordBytes, from: Offset) -> Self {
+        ReadBatch { header, records: StoredRecords::new(records, header.codec()), from }
     }
 
     /// Returns the batch's header.
@@ -37,8 +40,17 @@ impl ReadBatch {
     /// Returns the records as they are stored, all of the batch: what a copy, or a Kafka client,
     /// can be given without decompressing them.
     #[must_use]
-    pub fn stored(&self) -> &StoredRecords {
-        &self.records
+    pub fn stored(&self) -> &[u8] {
+        self.records.bytes()
+    }
+
+    /// Returns the encoded records of the batch, decompressed if need be: at the first call, on
+    /// this thread.
+    ///
+    /// # Errors
+    /// [`DecompressFault`]: the same at every call.
+    pub fn plain(&self) -> Result<&[u8], DecompressFault> {
+        self.records.plain()
     }
 
     /// Returns the records from the asked offset on, in place. A compressed batch is decompressed
@@ -55,3 +67,11 @@ impl ReadBatch {
         records.filter(move |record| record.as_ref().map_or(true, |record| record.offset >= from))
     }
 }
+
+impl PartialEq for ReadBatch {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.header, self.from) == (&other.header, other.from) && self.records == other.records
+    }
+}
+
+impl Eq for ReadBatch {}

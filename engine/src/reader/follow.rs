@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use highwater_io::Io;
 use highwater_io::clock::monotonic_now;
-use highwater_io::threads::InlineIo;
+use highwater_io::uring::ReaderIo;
 use highwater_segment::Offset;
 
 use super::{ReadBatch, Reader};
@@ -13,13 +13,14 @@ use crate::watch::Watcher;
 
 /// Reads a log's batches in order and waits for those to come.
 ///
-/// It never holds the log back: one that is slower than retention gets [`Trimmed`](crate::ErrorKind::Trimmed), one
-/// that has read what a truncation took, too. An error stays until [`seek`](Self::seek).
+/// It never holds the log back: one that is slower than retention gets
+/// [`Trimmed`](crate::ErrorKind::Trimmed), one that has read what a truncation took, too. An error
+/// stays until [`seek`](Self::seek).
 ///
 /// With the feature `stream` it is a `Stream` for any executor: a batch that is there is read on
 /// the polling thread, by blocking reads if it is not in memory any more.
 #[derive(Debug)]
-pub struct Follower<I: Io = InlineIo> {
+pub struct Follower<I: Io = ReaderIo> {
     reader: Reader<I>,
     watcher: Watcher,
     failure: Option<Error>,

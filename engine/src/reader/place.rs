@@ -1,6 +1,7 @@
 //! Where a reader begins in a segment: at the nearest place its index knows.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use highwater_index::SparseIndex;
 use highwater_io::{Access, FileId, Io};
@@ -37,7 +38,10 @@ impl<I: Io> Reader<I> {
         let hint = if trusted { self.ask(&opened, Ask::Offset(self.next)) } else { None };
         let (offset, position) = hint.unwrap_or((base, FIRST_BATCH));
         let chain = Chain::new(opened.salt, position, offset, Epoch(0), opened.rule);
-        let walker = Walker::new(opened.file, chain).with_tail(&self.shared, base);
+        let mut walker = Walker::new(opened.file, chain).with_tail(&self.shared, base);
+        if opened.end.is_some() {
+            walker = walker.with_read_ahead(&self.shared.budgets.leases);
+        }
         Ok(Some(Walk { walker, base, by_hint: hint.is_some() }))
     }
 
@@ -92,7 +96,7 @@ impl<I: Io> Reader<I> {
     /// Asks the index of a segment, which is loaded or rebuilt for it. Whatever fails in that only
     /// means that the walk begins at the segment's start, and meets there what there is to meet.
     pub(super) fn ask(&mut self, opened: &Opened, ask: Ask) -> Hint {
-        let (indexes, index) = (std::sync::Arc::clone(&self.shared.indexes), &opened.info.index);
+        let (indexes, index) = (Arc::clone(&self.shared.budgets.indexes), &opened.info.index);
         if let Some(answer) = indexes.ask(index, ask, opened.end.is_some()) {
             return answer;
         }
@@ -102,7 +106,7 @@ impl<I: Io> Reader<I> {
 
     /// Returns the largest timestamp of a sealed segment, if its index can be had.
     pub(super) fn newest_in(&mut self, opened: &Opened) -> Option<i64> {
-        let (indexes, index) = (std::sync::Arc::clone(&self.shared.indexes), &opened.info.index);
+        let (indexes, index) = (Arc::clone(&self.shared.budgets.indexes), &opened.info.index);
         if let Some(known) = indexes.known_max_ms(index) {
             return Some(known);
         }
@@ -111,7 +115,7 @@ impl<I: Io> Reader<I> {
     }
 
     fn load_index(&mut self, opened: &Opened) -> Option<SealedIndex> {
-        let (directory, epochs) = (self.directory.clone(), std::sync::Arc::clone(&self.epochs));
+        let (directory, epochs) = (self.directory.clone(), Arc::clone(&self.epochs));
         let segment = SealedSegment {
             directory: &directory,
             file: opened.file,
@@ -147,7 +151,7 @@ impl<I: Io> Reader<I> {
         published.failure.is_none()
             && published.generation == self.generation
             && !self.shared.lookout.has_ended()
-            && segments.any(|info| std::sync::Arc::ptr_eq(&info.index, &opened.info.index))
+            && segments.any(|info| Arc::ptr_eq(&info.index, &opened.info.index))
     }
 
     /// Begins anew at the segment's start: the index led nowhere, or behind a cut (D8).

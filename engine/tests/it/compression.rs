@@ -116,7 +116,7 @@ fn what_cannot_be_decompressed_is_one_error_a_batch_and_a_note_of_verify() {
         let mut shown = Vec::new();
         let mut visit = |item: DumpItem<'_>| {
             if let DumpItem::Batch { batch, .. } = item {
-                shown.push((batch.codec(), batch.stored().bytes().len()));
+                shown.push((batch.codec(), batch.stored().len()));
             }
         };
         dump(&segment(&scratch), &mut visit).expect("dumped");

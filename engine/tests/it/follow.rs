@@ -112,9 +112,9 @@ fn a_follower_beside_the_writer_is_told_what_was_trimmed_or_cut_under_it() {
         assert!(told, "{what}: {error}");
         assert!(reader.next().is_none(), "{what}: an error is the end");
     }
-    let mut again = open(200);
+    let again = open(200);
     let mut read = 200;
-    while let Some(batch) = again.next() {
+    for batch in again {
         read = check(&batch.expect("undamaged"));
     }
     assert_eq!(read, next);

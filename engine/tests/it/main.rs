@@ -1,5 +1,6 @@
 //! The engine through its public API, on real files.
 
+mod ahead;
 mod basics;
 mod compression;
 mod conformance;

@@ -85,7 +85,7 @@ impl<I: Io> OutsideReader<I> {
                 following.paused = true;
                 self.walk = Some(walk);
             }
-            None => self.io.close(walk.walker.file())?,
+            None => walk.walker.close(&mut self.io)?,
         }
         Ok(None)
     }
@@ -149,9 +149,9 @@ impl<I: Io> OutsideReader<I> {
     /// Gives up a walk whose rules no longer hold, but not its place.
     fn leave_walk(&mut self) -> Result<()> {
         let Some(walk) = self.walk.take() else { return Ok(()) };
-        self.io.close(walk.walker.file())?;
         let chain = walk.walker.chain();
         let left = (walk.base, chain.next_offset(), chain.position());
+        walk.walker.close(&mut self.io)?;
         if let Some(following) = &mut self.following {
             following.left = Some(left);
         }

@@ -50,7 +50,7 @@ impl<I: Io> OutsideReader<I> {
 
     fn seek(&mut self, offset: Offset) -> Result<()> {
         if let Some(walk) = self.walk.take() {
-            self.io.close(walk.walker.file())?;
+            walk.walker.close(&mut self.io)?;
         }
         (self.from, self.next) = (offset, offset);
         Ok(())
