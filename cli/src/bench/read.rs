@@ -20,9 +20,10 @@ use crate::interrupt::Interrupt;
 use crate::output::{Exit, Failure, Output, tell};
 use crate::text;
 
-/// The engine's readers read so much at once, one read after the other; the floor does the same.
+/// The engine's readers read so much at once, and keep so many reads in flight; the floor does the
+/// same.
 const BLOCK_BYTES: usize = 256 << 10;
-const DEPTH: usize = 1;
+const DEPTH: usize = 4;
 
 const EXAMPLE: &str = "\
 Examples:
