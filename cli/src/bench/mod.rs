@@ -7,6 +7,7 @@ mod flags;
 mod floor;
 mod floor_command;
 mod floor_result;
+mod follow;
 mod latency;
 mod measured;
 mod numbers;
@@ -38,6 +39,7 @@ pub(crate) struct Arguments {
 enum What {
     Append(Box<flags::Arguments>),
     Read(read::Arguments),
+    Follow(follow::Arguments),
     Floor(floor_command::Arguments),
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.what {
         What::Append(arguments) => append::run(arguments),
         What::Read(arguments) => read::run(arguments),
+        What::Follow(arguments) => follow::run(arguments),
         What::Floor(arguments) => floor_command::run(arguments),
     }
 }

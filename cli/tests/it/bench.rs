@@ -279,6 +279,20 @@ fn reading_counts_every_record_of_the_sealed_segments() {
 }
 
 #[test]
+fn following_is_measured_in_pairs_and_leaves_nothing() {
+    let scratch = Scratch::new("bench-follow");
+    let arguments = ["--pairs", "2", "--seconds", "1", "--readers", "2", "--format", "json"];
+    let result = result(&bench(&scratch, "follow", &arguments).exits(0));
+    assert_eq!(result["pairs"].as_array().unwrap().len(), 2);
+    for pair in result["pairs"].as_array().unwrap() {
+        let figure = |name: &str| pair[name].as_f64().unwrap();
+        assert!(figure("alone_bytes_per_s") > 0.0 && figure("followed_bytes_per_s") > 0.0);
+        assert!(figure("read") > 0.0, "the readers read");
+    }
+    assert!(!scratch.data().exists(), "the log of the bench is gone");
+}
+
+#[test]
 fn a_directory_that_vanishes_under_the_run_is_named() {
     let scratch = Scratch::new("bench-vanished");
     let data = scratch.data();
