@@ -37,9 +37,16 @@ pub(crate) fn batch_of(attempt: u64, lengths: &[u64]) -> RecordBatch {
         key[..8].copy_from_slice(&attempt.to_le_bytes());
         key[8..].copy_from_slice(&wide(index).to_le_bytes());
         let value = value(attempt, wide(index), narrow(*length));
-        builder = builder.record(&key, &value);
+        builder.push(Some(time_of(attempt, wide(index))), Some(&key), Some(&value), &[]);
     }
     builder.build().unwrap_or_else(|error| panic!("the harness asks for possible sizes: {error}"))
+}
+
+/// Returns a record's timestamp: rising on the whole, with steps back and plateaus, and within a
+/// batch by so little that its encoding keeps its length.
+fn time_of(attempt: u64, index: u64) -> i64 {
+    let ms = 10_000 + attempt / 2 * 40 + index * 13 % 50;
+    i64::try_from(ms).unwrap_or(i64::MAX) - i64::try_from(attempt % 7 * 70).unwrap_or(0)
 }
 
 fn value(attempt: u64, index: u64, length: usize) -> Vec<u8> {

@@ -1,10 +1,10 @@
 //! D7, B7, A1, A2: whatever is read is what was appended at that offset, in that epoch; reading up
 //! to a mark gives everything below it.
 //!
-//! Verified: keys, values and offsets of every record, epoch and generation of every batch, and
-//! where the reading ends. Not verified: timestamps.
+//! Verified: keys, values, timestamps and offsets of every record, epoch and generation of every
+//! batch, where the reading ends, and which record a time finds (D8).
 
-use highwater::{Isolation, LocalEngine, LocalLog, Offset, ReadBatch, Reader};
+use highwater::{Isolation, LocalEngine, LocalLog, Marks, Offset, ReadBatch, Reader};
 use highwater_io::Io;
 use highwater_io::sim::SimPlatform;
 
@@ -27,17 +27,46 @@ pub(crate) fn read(
     model: &LogModel,
     (from, isolation, batches): (u64, Isolation, usize),
 ) -> Check<Ended> {
-    let marks = engine.marks(log);
-    let limit = match isolation {
-        Isolation::Written => marks.written,
-        Isolation::Committed => marks.high_watermark,
-        Isolation::Durable => marks.durable_watermark,
-    };
+    let limit = limit_of(&engine.marks(log), isolation);
     let mut reader = match engine.read(log, Offset(from), isolation) {
         Ok(reader) => reader,
         Err(error) => return Ok(Ended::Error(error)),
     };
     go_on(&mut reader, model, (from, limit.0, batches)).map(|(_, ended)| ended)
+}
+
+/// Looks for the first record of a time or later and compares what is found.
+pub(crate) fn look_up(
+    engine: &LocalEngine<SimPlatform>,
+    log: LocalLog,
+    model: &LogModel,
+    (time, isolation): (i64, Isolation),
+) -> Check<Ended> {
+    let marks = engine.marks(log);
+    let limit = limit_of(&marks, isolation);
+    let found = engine.read(log, marks.log_start, isolation);
+    let found = match found.and_then(|mut reader| reader.seek_time(time)) {
+        Ok(found) => found,
+        Err(error) => return Ok(Ended::Error(error)),
+    };
+    let below = model.entries.iter().take_while(|entry| entry.end() <= limit.0);
+    let right = below.filter(|entry| entry.end() > marks.log_start.0).find_map(|entry| {
+        let records = entry.batch.records(Offset(entry.base)).flatten();
+        let mut readable = records.filter(|record| record.offset >= marks.log_start);
+        readable.find(|record| record.timestamp_ms >= time).map(|record| record.offset)
+    });
+    ensure(found == right, "D8", || {
+        format!("time {time} finds {found:?} up to {limit}, the first record of it is {right:?}")
+    })?;
+    Ok(Ended::Whole)
+}
+
+fn limit_of(marks: &Marks, isolation: Isolation) -> Offset {
+    match isolation {
+        Isolation::Written => marks.written,
+        Isolation::Committed => marks.high_watermark,
+        Isolation::Durable => marks.durable_watermark,
+    }
 }
 
 /// Reads up to `batches` batches more from a reader that stands at `next`, below `limit`; returns
@@ -97,6 +126,7 @@ pub(crate) fn same(entry: &Entry, batch: &ReadBatch, from: u64) -> Check {
             return broken("D7", format!("offset {} is too much", record.offset));
         };
         let same = record.offset == wanted.offset
+            && record.timestamp_ms == wanted.timestamp_ms
             && record.key == wanted.key
             && record.value == wanted.value;
         ensure(same, "D7", || {

@@ -156,6 +156,9 @@ impl World {
         let batches = if self.random.chance(1, 3) { usize::MAX } else { 1 + self.random.index(8) };
         self.logs[index].settle(&mut self.coverage)?;
         self.logs[index].observe(life.engine.marks(handle))?;
+        if self.random.chance(1, 4) {
+            return self.look_up(life, index, isolation);
+        }
         let ended =
             reads::read(&life.engine, handle, &self.logs[index], (from, isolation, batches))?;
         self.note(|| format!("read log-{index} from {from}, {isolation:?}, {batches} batches"));
@@ -173,6 +176,24 @@ impl World {
         // After a failed flush, direct reads show that the written bytes are gone.
         let excused = !life.platform.is_alive() || model.flush_may_fail || model.write_may_fail;
         ensure(excused, "D7", || format!("reading log-{index} from {from}: {error}"))
+    }
+
+    /// Looks for a time: of one of the records, or beyond them.
+    fn look_up(&mut self, life: &mut Life, index: usize, isolation: Isolation) -> Check {
+        let Some(handle) = life.handles[index] else { return Ok(()) };
+        let newest = 10_200 + self.attempts * 20;
+        let time = i64::try_from(9_500 + self.random.below(newest - 9_400)).unwrap_or(i64::MAX);
+        self.note(|| format!("look up {time} in log-{index}, {isolation:?}"));
+        self.coverage.hit("look up a time");
+        let model = &self.logs[index];
+        match reads::look_up(&life.engine, handle, model, (time, isolation))? {
+            reads::Ended::Whole => Ok(()),
+            reads::Ended::Error(error) => {
+                let excused =
+                    !life.platform.is_alive() || model.flush_may_fail || model.write_may_fail;
+                ensure(excused, "D8", || format!("looking up {time} in log-{index}: {error}"))
+            }
+        }
     }
 
     /// Goes on with a reader that stays open, so that it meets rolls, trims, truncations and what
