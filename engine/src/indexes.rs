@@ -66,6 +66,14 @@ impl SegmentIndex {
         }
     }
 
+    /// Returns the offset below which the index of the segment that is written knows nothing.
+    pub(crate) fn begins_at(&self) -> Option<Offset> {
+        match &*self.lock() {
+            Slot::Growing(index) => index.first_offset().map(Offset),
+            Slot::Away | Slot::Sealed(_) => None,
+        }
+    }
+
     /// Forgets what is in memory: the file has it, or a reader makes it anew.
     pub(crate) fn put_away(&self) {
         *self.lock() = Slot::Away;
@@ -86,6 +94,14 @@ fn hint_of(found: Option<(u64, u64)>) -> Hint {
     let usable =
         |(_, position): &(u64, u64)| *position > FIRST_BATCH.0 && position.is_multiple_of(8);
     found.filter(usable).map(|(offset, position)| (Offset(offset), Position(position)))
+}
+
+/// Whether an index that begins inside its segment can answer.
+fn knows(index: &SparseIndex, ask: Ask) -> bool {
+    match ask {
+        Ask::Offset(offset) => index.first_offset().is_some_and(|first| first <= offset.0),
+        Ask::TimestampMs(_) => false,
+    }
 }
 
 fn ask_growing(index: &SparseIndex, ask: Ask) -> Hint {
@@ -173,7 +189,8 @@ impl Indexes {
     /// Answers from what is in memory; `None`: it has to be loaded.
     pub(crate) fn ask(&self, index: &Arc<SegmentIndex>, ask: Ask, is_sealed: bool) -> Option<Hint> {
         let sealed = match &*index.lock() {
-            Slot::Growing(growing) if growing.is_whole() || !is_sealed => {
+            Slot::Growing(growing) if growing.is_whole() => return Some(ask_growing(growing, ask)),
+            Slot::Growing(growing) if !is_sealed && knows(growing, ask) => {
                 return Some(ask_growing(growing, ask));
             }
             Slot::Sealed(sealed) => Arc::clone(sealed),

@@ -63,16 +63,15 @@ impl SparseIndex {
         self.entries.first().map(|first| self.base_offset + u64::from(first.relative_offset))
     }
 
-    /// Puts the index of the batches before the first one that was noted in front.
-    pub fn prepend(&mut self, before: &SparseIndex) {
-        let Some(first) = self.entries.first().copied() else { return };
-        let fits = before.base_offset == self.base_offset
-            && before.entries.last().is_some_and(|last| {
-                last.relative_offset < first.relative_offset && last.position < first.position
-            });
+    /// Puts the index of the segment's batches below `end` in front, if `end` is where this one
+    /// begins; one that is empty begins anywhere.
+    pub fn prepend(&mut self, before: &SparseIndex, end: u64) {
+        let begins_there = self.first_offset().is_none_or(|first| first == end);
+        let fits = before.base_offset == self.base_offset && before.is_whole() && begins_there;
         if !fits || before.entries.len() + self.entries.len() > MAX_ENTRIES {
             return;
         }
+        self.last = self.last.or(before.last);
         for entry in &mut self.entries {
             entry.max_timestamp_ms = entry.max_timestamp_ms.max(before.max_timestamp_ms);
         }

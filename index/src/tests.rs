@@ -90,7 +90,12 @@ fn an_index_that_begins_inside_its_segment_says_nothing_of_time_until_it_is_made
     assert_eq!(after.first_offset(), Some(1270));
     assert_eq!(after.lookup_time(i64::MAX), None);
     assert!(after.lookup(1500).is_some());
-    after.prepend(&before);
+    let mut empty = SparseIndex::new(1000);
+    empty.prepend(&before, 1270);
+    assert_eq!(empty, before);
+    after.prepend(&before, 1267);
+    assert!(!after.is_whole(), "there is a gap");
+    after.prepend(&before, 1270);
     assert!(after.is_whole());
     let bytes = after.encode(SALT, 1600).expect("whole");
     let view = IndexView::decode(&bytes, 1000).expect("in order");
@@ -99,7 +104,7 @@ fn an_index_that_begins_inside_its_segment_says_nothing_of_time_until_it_is_made
     assert!(view.lookup_time(4000).is_none_or(|(offset, _)| offset <= 1060));
     // Twice in front is once too often.
     let entries = after.entries().len();
-    after.prepend(&before);
+    after.prepend(&before, 1270);
     assert_eq!(after.entries().len(), entries);
 }
 

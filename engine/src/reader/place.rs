@@ -100,6 +100,10 @@ impl<I: Io> Reader<I> {
         if let Some(answer) = indexes.ask(index, ask, opened.end.is_some()) {
             return answer;
         }
+        if opened.end.is_none() {
+            self.complete_index(opened);
+            return indexes.ask(index, ask, false).flatten();
+        }
         let sealed = indexes.keep(index, self.load_index(opened)?);
         sealed.ask(ask).flatten()
     }
@@ -112,6 +116,26 @@ impl<I: Io> Reader<I> {
         }
         let sealed = indexes.keep(index, self.load_index(opened)?);
         sealed.newest_ms()
+    }
+
+    /// Makes whole the index of a segment that this life began to write on in its middle.
+    fn complete_index(&mut self, opened: &Opened) {
+        let index = &opened.info.index;
+        let written = self.shared.marks().written;
+        let end = index.begins_at().unwrap_or(written);
+        let epochs = Arc::clone(&self.epochs);
+        let segment = SealedSegment {
+            directory: Path::new(""),
+            file: opened.file,
+            base: opened.info.base,
+            end,
+            salt: opened.salt,
+            rule: opened.rule,
+            epochs: &epochs,
+        };
+        if let Ok(Some(before)) = indexes::walk(&mut self.io, &segment, end) {
+            index.grow(|growing| growing.prepend(&before, end.0));
+        }
     }
 
     fn load_index(&mut self, opened: &Opened) -> Option<SealedIndex> {
