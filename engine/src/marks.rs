@@ -20,6 +20,15 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// Returns up to where a reader of this isolation may read.
+    pub(crate) fn limit(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::Written => self.written,
+            Isolation::Committed => self.high_watermark.min(self.written),
+            Isolation::Durable => self.durable_watermark.min(self.flushed),
+        }
+    }
+
     /// Checks the chain every replica keeps: `log_start <= flushed <= written <= log_end`.
     ///
     /// # Panics

@@ -22,6 +22,7 @@ use highwater_segment::{Generation, LogId, Offset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Isolation;
 use crate::shared::{LogShared, SegmentInfo, was_cut_off};
+use crate::tail::ReaderPlace;
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
 pub use batch::ReadBatch;
@@ -46,6 +47,8 @@ pub struct Reader<I: Io = ReaderIo> {
     /// The segment whose index led nowhere: its file may say the same again.
     without_hints: Option<Offset>,
     failed: bool,
+    /// Tells the tail cache what is no longer needed.
+    place: Arc<ReaderPlace>,
 }
 
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl<I: Io> Reader<I> {
             return Err(Error::new(ErrorKind::Trimmed { log_start }, "read log", &shared.name)
                 .detail(format!("offset {from} is below the log's start {log_start}")));
         }
-        shared.tail.reader_opens();
+        let place = shared.tail.reader_opens(from);
         Ok(Reader {
             io: Blocking::new(io),
             directory,
@@ -88,6 +91,7 @@ impl<I: Io> Reader<I> {
             walker: None,
             without_hints: None,
             failed: false,
+            place,
         })
     }
 
@@ -99,6 +103,7 @@ impl<I: Io> Reader<I> {
     pub fn seek(&mut self, offset: Offset) -> Result<()> {
         self.drop_walker()?;
         (self.from, self.next, self.failed) = (offset, offset, false);
+        self.place.moves_to(offset);
         Ok(())
     }
 
@@ -143,6 +148,7 @@ impl<I: Io> Reader<I> {
                         continue;
                     }
                     self.next = header.end_offset();
+                    self.place.moves_to(self.next);
                     return Ok(Some(ReadBatch::new(header, walk.walker.take(&records), from)));
                 }
                 Err(WalkError::Io(error)) => return Err(error.into()),
@@ -215,11 +221,7 @@ impl<I: Io> Reader<I> {
             .detail(format!("offsets {}..{} are damaged", range.start, range.end))
             .remedy("reading on skips them; restore the segment from a copy"));
         }
-        let limit = match self.isolation {
-            Isolation::Written => marks.written,
-            Isolation::Committed => marks.high_watermark.min(marks.written),
-            Isolation::Durable => marks.durable_watermark.min(marks.flushed),
-        };
+        let limit = marks.limit(self.isolation);
         Ok((self.next < limit).then_some(limit))
     }
 
@@ -277,7 +279,7 @@ impl<I: Io> Reader<I> {
 
 impl<I: Io> Drop for Reader<I> {
     fn drop(&mut self) {
-        self.shared.tail.reader_closes();
+        self.shared.tail.reader_closes(&self.place);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The tail cache: what was just written, for the readers of this process.
 //!
 //! It holds no copies: the chunks are the very buffers that were written, and a reader *leases* one
-//! by sharing it. They are kept only while a reader of the log is open, and only up to a budget of
-//! bytes of the whole shard; a reader that finds nothing here reads the file. Whatever comes from
-//! here is checked like any bytes of a file.
+//! by sharing it. They are kept only until every open reader of the log has passed them - so that
+//! beside readers that keep up the same few buffers, still in the processor's caches, are written
+//! again and again - and only up to a budget of bytes of the whole shard; a reader that finds
+//! nothing here reads the file. Whatever comes from here is checked like any bytes of a file.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_io::AlignedBuffer;
@@ -33,11 +34,19 @@ impl TailBudget {
 }
 
 /// A written stretch of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    pub(crate) segment: Offset,
+    /// Where it begins in its file.
+    pub(crate) start: u64,
+    pub(crate) length: usize,
+    /// The offset behind its last record.
+    pub(crate) end: Offset,
+}
+
 #[derive(Debug)]
 struct Chunk {
-    segment: Offset,
-    start: u64,
-    length: usize,
+    stretch: Stretch,
     buffer: Arc<AlignedBuffer>,
     budget: Arc<TailBudget>,
 }
@@ -62,14 +71,58 @@ pub(crate) struct Lease {
 /// The newest chunks of one log, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
-    chunks: Mutex<VecDeque<Chunk>>,
+    state: Mutex<State>,
     readers: AtomicUsize,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    chunks: VecDeque<Chunk>,
+    /// Where each open reader is.
+    places: Vec<Arc<ReaderPlace>>,
+}
+
+/// Up to where a reader has read.
+#[derive(Debug)]
+pub(crate) struct ReaderPlace(AtomicU64);
+
+impl ReaderPlace {
+    /// Notes that the reader needs nothing below `next`.
+    pub(crate) fn moves_to(&self, next: Offset) {
+        self.0.store(next.0, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// Lets go what every reader has passed, oldest first: a chunk that is gone is never newer than
+    /// one that stays, as a block that was rewritten is in two of them. Returns a buffer of it.
+    fn release(&mut self) -> Option<AlignedBuffer> {
+        let places = self.places.iter().map(|place| place.0.load(Ordering::Relaxed));
+        let passed = Offset(places.min().unwrap_or(u64::MAX));
+        let mut free = None;
+        // The last one stays: its end is where the next group may begin.
+        while self.chunks.len() > 1
+            && let Some(oldest) = self.chunks.front()
+            && oldest.stretch.end <= passed
+            && Arc::strong_count(&oldest.buffer) == 1
+        {
+            free = self.release_oldest().or(free);
+        }
+        free
+    }
+
+    fn release_oldest(&mut self) -> Option<AlignedBuffer> {
+        let oldest = self.chunks.pop_front()?;
+        let shared = Arc::clone(&oldest.buffer);
+        drop(oldest);
+        Arc::into_inner(shared)
+    }
+}
+
 impl Tail {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Chunk>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Whatever is in here is only a copy of what is in a file.
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether chunks are of use to anyone.
@@ -77,13 +130,17 @@ impl Tail {
         self.readers.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that a reader of the log is open.
-    pub(crate) fn reader_opens(&self) {
+    /// Notes that a reader of the log is open; returns where it tells how far it is.
+    pub(crate) fn reader_opens(&self, next: Offset) -> Arc<ReaderPlace> {
+        let place = Arc::new(ReaderPlace(AtomicU64::new(next.0)));
+        self.lock().places.push(Arc::clone(&place));
         self.readers.fetch_add(1, Ordering::Relaxed);
+        place
     }
 
     /// Notes that one is closed; with the last one the chunks go.
-    pub(crate) fn reader_closes(&self) {
+    pub(crate) fn reader_closes(&self, place: &Arc<ReaderPlace>) {
+        self.lock().places.retain(|other| !Arc::ptr_eq(other, place));
         if self.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.clear();
         }
@@ -91,49 +148,49 @@ impl Tail {
 
     /// Forgets everything: the log was cut, or what was written is in doubt.
     pub(crate) fn clear(&self) {
-        self.lock().clear();
+        self.lock().chunks.clear();
     }
 
-    /// Keeps what was written to `segment` from `start` on. Returns a buffer that is free again: an
-    /// older one, or this one if there is no room for it.
+    /// Keeps what was written. Returns a buffer that is free again: an older one, or this one if
+    /// there is no room for it.
     pub(crate) fn keep(
         &self,
-        (segment, start, length): (Offset, u64, usize),
+        stretch: Stretch,
         buffer: AlignedBuffer,
         budget: &Arc<TailBudget>,
     ) -> Option<AlignedBuffer> {
-        let mut chunks = self.lock();
+        let mut state = self.lock();
         // Under the lock: either this sees that the last reader has gone, or that one clears what
         // is added here. A chunk that stayed would be older than what is written next.
         if !self.is_read() {
             return Some(buffer);
         }
-        let mut free = None;
+        let mut free = state.release();
         while !budget.take(buffer.len()) {
-            let Some(oldest) = chunks.pop_front() else { return Some(buffer) };
-            let shared = Arc::clone(&oldest.buffer);
-            drop(oldest);
-            free = Arc::into_inner(shared).or(free);
+            if state.chunks.is_empty() {
+                return Some(buffer);
+            }
+            free = state.release_oldest().or(free);
         }
         let (buffer, budget) = (Arc::new(buffer), Arc::clone(budget));
-        chunks.push_back(Chunk { segment, start, length, buffer, budget });
+        state.chunks.push_back(Chunk { stretch, buffer, budget });
         free
     }
 
     /// Returns the newest chunk that holds `count` bytes of a segment from `position` on.
     pub(crate) fn lease(&self, segment: Offset, position: u64, count: usize) -> Option<Lease> {
-        let chunks = self.lock();
+        let state = self.lock();
         let end = position + to_u64(count);
         // The newest first: a block that was rewritten is in two of them.
-        let found = chunks.iter().rev().find(|chunk| {
-            chunk.segment == segment
-                && chunk.start <= position
-                && end <= chunk.start + to_u64(chunk.length)
+        let found = state.chunks.iter().rev().find(|Chunk { stretch, .. }| {
+            stretch.segment == segment
+                && stretch.start <= position
+                && end <= stretch.start + to_u64(stretch.length)
         });
         found.map(|chunk| Lease {
             buffer: Arc::clone(&chunk.buffer),
-            start: chunk.start,
-            length: chunk.length,
+            start: chunk.stretch.start,
+            length: chunk.stretch.length,
         })
     }
 }
@@ -150,14 +207,41 @@ mod tests {
         buffer
     }
 
+    fn stretch(segment: u64, start: u64, length: usize) -> Stretch {
+        Stretch { segment: Offset(segment), start, length, end: Offset(start) }
+    }
+
+    #[test]
+    fn what_every_reader_has_passed_is_free_again_but_the_last_and_what_is_leased() {
+        let (tail, budget) = (Tail::default(), TailBudget::new(64 * BLOCK));
+        let (slow, fast) = (tail.reader_opens(Offset(0)), tail.reader_opens(Offset(0)));
+        let keep = |start: u64, byte| tail.keep(stretch(0, start, BLOCK), block(byte), &budget);
+        for number in 1..5_u8 {
+            assert!(keep(4096 * u64::from(number), number).is_none());
+        }
+        fast.moves_to(Offset(4 * 4096));
+        slow.moves_to(Offset(2 * 4096));
+        assert!(keep(5 * 4096, 5).is_some_and(|free| free[0] <= 2), "two are passed by both");
+        let lease = tail.lease(Offset(0), 3 * 4096, 8).expect("kept");
+        tail.reader_closes(&slow);
+        assert!(keep(6 * 4096, 6).is_none(), "the oldest is leased, so no newer one goes");
+        drop(lease);
+        assert!(keep(7 * 4096, 7).is_some());
+        fast.moves_to(Offset(u64::MAX));
+        assert!(keep(8 * 4096, 8).is_some());
+        assert_eq!(budget.bytes.load(Ordering::Relaxed), 2 * BLOCK, "the last one stays");
+        tail.reader_closes(&fast);
+        assert_eq!(budget.bytes.load(Ordering::Relaxed), 0);
+    }
+
     #[test]
     fn the_newest_chunk_that_holds_all_is_leased() {
         let (tail, budget) = (Tail::default(), TailBudget::new(4 * BLOCK));
-        let unread = tail.keep((Offset(0), 4096, BLOCK), block(5), &budget);
+        let unread = tail.keep(stretch(0, 4096, BLOCK), block(5), &budget);
         assert!(unread.is_some(), "nobody reads");
-        tail.reader_opens();
+        let reader = tail.reader_opens(Offset(0));
         for (start, byte) in [(4096, 1), (8192, 2), (4096, 3)] {
-            assert!(tail.keep((Offset(0), start, BLOCK), block(byte), &budget).is_none());
+            assert!(tail.keep(stretch(0, start, BLOCK), block(byte), &budget).is_none());
         }
         let byte = |segment, position, count| {
             tail.lease(Offset(segment), position, count).map(|lease| lease.buffer[0])
@@ -166,7 +250,7 @@ mod tests {
         assert_eq!(byte(0, 8192, BLOCK), Some(2));
         assert_eq!(byte(0, 8191, 2), None, "across two chunks");
         assert_eq!(byte(9, 4100, 88), None, "of another segment");
-        tail.reader_closes();
+        tail.reader_closes(&reader);
         assert_eq!(byte(0, 4100, 88), None);
         assert_eq!(budget.bytes.load(Ordering::Relaxed), 0, "nothing is held back");
     }
@@ -175,19 +259,18 @@ mod tests {
     fn the_budget_bounds_the_chunks_of_all_logs_and_a_lease_outlives_its_chunk() {
         let budget = TailBudget::new(3 * BLOCK);
         let (first, second) = (Tail::default(), Tail::default());
-        first.reader_opens();
-        second.reader_opens();
+        let _readers = [first.reader_opens(Offset(0)), second.reader_opens(Offset(0))];
         for byte in 0..2 {
-            assert!(first.keep((Offset(0), 4096, BLOCK), block(byte), &budget).is_none());
+            assert!(first.keep(stretch(0, 4096, BLOCK), block(byte), &budget).is_none());
         }
         let lease = first.lease(Offset(0), 4096, 8).expect("kept");
-        assert!(second.keep((Offset(0), 4096, BLOCK), block(7), &budget).is_none());
-        let free = first.keep((Offset(0), 8192, BLOCK), block(8), &budget);
+        assert!(second.keep(stretch(0, 4096, BLOCK), block(7), &budget).is_none());
+        let free = first.keep(stretch(0, 8192, BLOCK), block(8), &budget);
         assert_eq!(free.expect("the oldest is free again")[0], 0);
-        assert!(first.keep((Offset(0), 12288, BLOCK), block(9), &budget).is_none(), "leased");
+        assert!(first.keep(stretch(0, 12288, BLOCK), block(9), &budget).is_none(), "leased");
         assert_eq!(lease.buffer[0], 1);
         let refused =
-            second.keep((Offset(0), 8192, 2 * BLOCK), block(4), &TailBudget::new(BLOCK / 2));
+            second.keep(stretch(0, 8192, 2 * BLOCK), block(4), &TailBudget::new(BLOCK / 2));
         assert_eq!(refused.expect("no room")[0], 4);
     }
 }

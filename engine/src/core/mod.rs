@@ -659,11 +659,16 @@ impl LogCore {
         self.public = Some((marks, failed));
         let mut published = self.shared.lock();
         published.marks = marks;
-        if published.failure != self.failure {
+        let fails = published.failure != self.failure;
+        if fails {
             published.failure.clone_from(&self.failure);
         }
         drop(published);
-        self.shared.lookout.tell();
+        if fails {
+            self.shared.lookout.tell();
+        } else {
+            self.shared.lookout.tell_marks(&marks);
+        }
     }
 
     fn publish_segment(&self, info: SegmentInfo) {

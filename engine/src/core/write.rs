@@ -15,6 +15,7 @@ use crate::convert::{to_u64, to_usize};
 use crate::error::Error;
 use crate::metrics::FlushReason;
 use crate::options::{GROUP_BYTES, WRITES_IN_FLIGHT};
+use crate::tail::Stretch;
 
 /// The most bytes reserved ahead at once.
 const RESERVE_STEP_MAX: u64 = 16 << 20;
@@ -376,10 +377,11 @@ impl LogCore {
     /// back what is free.
     fn keep_chunks(&mut self, done: usize, turn: &mut Turn<'_>) {
         for write in self.writes.iter_mut().take(done) {
-            let place = (write.end.mark.segment, write.start.0, write.length);
+            let Mark { segment, offset: end, .. } = write.end.mark;
+            let stretch = Stretch { segment, start: write.start.0, length: write.length, end };
             let free = match write.buffer.take() {
                 Some(buffer) if self.shared.tail.is_read() => {
-                    self.shared.tail.keep(place, buffer, turn.tail_budget)
+                    self.shared.tail.keep(stretch, buffer, turn.tail_budget)
                 }
                 free => free,
             };

@@ -1,4 +1,4 @@
-//! Following a log inside its process: a reader and a watch of the marks.
+//! Following a log inside its process: a reader that waits where the marks are told.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use highwater_segment::Offset;
 
 use super::{ReadBatch, Reader};
 use crate::error::{Error, Result};
-use crate::watch::Watcher;
+use crate::watch::Awaited;
 
 /// Reads a log's batches in order and waits for those to come.
 ///
@@ -22,7 +22,6 @@ use crate::watch::Watcher;
 #[derive(Debug)]
 pub struct Follower<I: Io = ReaderIo> {
     reader: Reader<I>,
-    watcher: Watcher,
     failure: Option<Error>,
     /// The stream has told its last item.
     ended: bool,
@@ -30,9 +29,7 @@ pub struct Follower<I: Io = ReaderIo> {
 
 impl<I: Io> Follower<I> {
     pub(crate) fn new(reader: Reader<I>) -> Self {
-        // The watch begins before the first look: nothing that comes later is missed.
-        let watcher = Watcher::new(&reader.shared);
-        Follower { reader, watcher, failure: None, ended: false }
+        Follower { reader, failure: None, ended: false }
     }
 
     /// Returns the next batch if it is there: below the mark of the isolation.
@@ -69,8 +66,14 @@ impl<I: Io> Follower<I> {
             if let Some(batch) = self.poll()? {
                 return Ok(batch);
             }
-            self.watcher.changed(deadline.map(|deadline| deadline.since(monotonic_now())))?;
+            let left = deadline.map(|deadline| deadline.since(monotonic_now()));
+            self.reader.shared.wait_for(&self.awaited(), left)?;
         }
+    }
+
+    fn awaited(&self) -> Awaited {
+        let Reader { next, isolation, generation, .. } = self.reader;
+        Awaited { next, isolation, generation }
     }
 
     /// Moves to `offset`, also after an error.
@@ -91,7 +94,6 @@ impl<I: Io> Follower<I> {
 
 #[cfg(feature = "stream")]
 mod stream {
-    use std::future::Future;
     use std::pin::Pin;
     use std::task::{Context, Poll, ready};
 
@@ -116,8 +118,8 @@ mod stream {
                     self.ended = self.failure.is_some();
                     return Poll::Ready(Some(item));
                 }
-                let moved = ready!(Pin::new(&mut self.watcher.moved()).poll(context));
-                if let Err(error) = moved {
+                let more = ready!(self.reader.shared.poll_for(&self.awaited(), context));
+                if let Err(error) = more {
                     self.ended = true;
                     let closed = *error.kind() == ErrorKind::Closed;
                     return Poll::Ready((!closed).then_some(Err(error)));
