@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use highwater::{
-    Compression, Engine, Error, FlushPolicy, Log, LogOptions, Offset, Options, Outcome,
+    Compression, Engine, Error, FlushPolicy, Log, LogOptions, Mode, Offset, Options, Outcome,
 };
 use highwater_io::clock::monotonic_now;
 use serde::Serialize;
 
 use crate::acks::{AckEnd, Tally};
-use crate::args::{self, AckChoice, BackendName, Format, LogPlace};
+use crate::args::{self, AckChoice, BackendName, Format, LogPlace, ModeName};
 use crate::batches::{Batching, Stop, append_input};
 use crate::findings;
 use crate::output::{Exit, Failure, tell};
@@ -61,6 +61,9 @@ pub(crate) struct Arguments {
     /// Which backend writes.
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendName,
+    /// Whether to write past the page cache or through it; the latter for comparison.
+    #[arg(long, value_enum, default_value = "direct")]
+    mode: ModeName,
     /// The size of a new log's segments, such as 64MiB [default: 128MiB].
     #[arg(long, value_name = "BYTES", value_parser = args::segment_bytes)]
     segment_bytes: Option<u64>,
@@ -91,7 +94,8 @@ struct Summary {
     seconds: f64,
     mb_per_s: f64,
     backend: &'static str,
-    /// False where the file system refuses it and the page cache is used.
+    mode: &'static str,
+    /// False with `--mode buffered`, and where the file system refuses it.
     direct_io: bool,
     /// What opening found and did, and what else is worth knowing.
     notes: Vec<String>,
@@ -155,6 +159,7 @@ fn open_log(engine: &Engine, arguments: &Arguments) -> Result<Log, Failure> {
         segment_bytes: arguments.segment_bytes,
         never_rewrite_flushed: arguments.never_rewrite_flushed.then_some(true),
         flush: arguments.flush.unwrap_or_default(),
+        mode: arguments.mode.into(),
         ..LogOptions::default()
     };
     let log = engine.log(&arguments.place.log, options)?;
@@ -253,7 +258,8 @@ impl Notes {
                 seconds: took.as_secs_f64(),
                 mb_per_s: f64::from(u32::try_from(per_second / 1000).unwrap_or(u32::MAX)) / 1000.0,
                 backend,
-                direct_io: !log.recovery().page_cache,
+                mode: Mode::from(arguments.mode).name(),
+                direct_io: !log.recovery().page_cache && arguments.mode == ModeName::Direct,
                 notes: self.kept,
             };
             tell(&serde_json::to_string(&summary).unwrap_or_default());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use highwater::segment::compression::ZSTD_LEVELS;
-use highwater::{Ack, BackendChoice, Compression, FlushPolicy, Isolation, MAX_NAME_BYTES};
+use highwater::{Ack, BackendChoice, Compression, FlushPolicy, Isolation, MAX_NAME_BYTES, Mode};
 use highwater_segment::{BLOCK_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 
 /// The directory of an engine.
@@ -76,6 +76,24 @@ impl From<BackendName> for BackendChoice {
             BackendName::Auto => BackendChoice::Auto,
             BackendName::Uring => BackendChoice::Uring,
             BackendName::Threads => BackendChoice::Threads,
+        }
+    }
+}
+
+/// How segments are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeName {
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache, as Kafka does; for comparison.
+    Buffered,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Mode {
+        match name {
+            ModeName::Direct => Mode::Direct,
+            ModeName::Buffered => Mode::Buffered,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use highwater::inspect::{OutsideReader, verify};
 use highwater::{
-    BackendChoice, Engine, ErrorKind, FlushPolicy, Isolation, LogOptions, Offset, Options,
+    BackendChoice, Engine, ErrorKind, FlushPolicy, Isolation, LogOptions, Mode, Offset, Options,
 };
 use highwater_io::random::SeededRandom;
 
@@ -34,6 +34,7 @@ pub struct Logs {
     random: SeededRandom,
     backend: BackendChoice,
     control: bool,
+    mode: Mode,
     next_id: RecordId,
     first: Vec<Timeline>,
     second: Vec<Timeline>,
@@ -44,7 +45,14 @@ impl Logs {
     #[must_use]
     pub fn new(seed: u64, backend: BackendChoice, control: bool) -> Self {
         let random = SeededRandom::new(seed).split("logs");
-        Logs { random, backend, control, next_id: 0, first: Vec::new(), second: Vec::new() }
+        let (first, second, mode) = (Vec::new(), Vec::new(), Mode::Direct);
+        Logs { random, backend, control, mode, next_id: 0, first, second }
+    }
+
+    /// Returns the same workload with its segments written this way.
+    #[must_use]
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Logs { mode, ..self }
     }
 
     /// Opens the engine and both logs; nothing may be damaged.
@@ -80,8 +88,8 @@ impl Logs {
             };
             for (log, (name, segment_bytes, flush)) in logs.iter_mut().zip(LOGS) {
                 let flush = if self.control { FlushPolicy::NONE } else { flush };
-                let options =
-                    LogOptions { segment_bytes: Some(segment_bytes), flush, ..Default::default() };
+                let (segment_bytes, mode) = (Some(segment_bytes), self.mode);
+                let options = LogOptions { segment_bytes, flush, mode, ..Default::default() };
                 log.start(engine.log(name, options)?, marker)?;
             }
             let mut life = Life {

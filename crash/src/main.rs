@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use highwater::BackendChoice;
+use highwater::{BackendChoice, Mode};
 use highwater_crash::binary::Binary;
 use highwater_crash::damage;
 use highwater_crash::error::RigError;
@@ -92,6 +92,9 @@ struct PowerCut {
     /// What the engine writes with.
     #[arg(long, value_enum, default_value = "uring")]
     backend: Backend,
+    /// Whether segments are written past the page cache or through it.
+    #[arg(long, value_enum, default_value = "direct")]
+    mode: ModeName,
     /// Keep the images of cuts that lost something, in the temporary directory.
     #[arg(long)]
     keep: bool,
@@ -239,6 +242,24 @@ impl From<Backend> for BackendChoice {
     }
 }
 
+/// How segments are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeName {
+    /// Past the page cache.
+    Direct,
+    /// Through it.
+    Buffered,
+}
+
+impl From<ModeName> for Mode {
+    fn from(mode: ModeName) -> Self {
+        match mode {
+            ModeName::Direct => Mode::Direct,
+            ModeName::Buffered => Mode::Buffered,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match CommandLine::parse().command {
         Subject::PowerCut(options) => power_cut(&options).unwrap_or_else(|error| {
@@ -346,7 +367,8 @@ fn power_cut(options: &PowerCut) -> Result<ExitCode, RigError> {
     let file_system = options.file_system.into();
     let keep = options.keep.then(|| std::env::temp_dir().join("highwater-crash-kept"));
     let plan = Plan { file_system, points: options.points, seed, keep };
-    let summary = run(&plan, &mut Logs::new(seed, options.backend.into(), options.control))?;
+    let logs = Logs::new(seed, options.backend.into(), options.control);
+    let summary = run(&plan, &mut logs.with_mode(options.mode.into()))?;
     print(&summary);
     let caught = summary.lost > 0;
     let sound = summary.lost == 0 && summary.failed == 0;

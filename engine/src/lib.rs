@@ -78,7 +78,7 @@ pub use marks::{Isolation, Marks};
 pub use metrics::{EngineMetrics, Exposure, FlushReasons, Histogram, LogMetrics};
 pub use options::{
     BackendChoice, DEFAULT_SEGMENT_BYTES, FlushPolicy, LogOptions, MAX_LOGS, MAX_NAME_BYTES,
-    MAX_SHARDS, Options, Preparation, SHARDS_DEFAULT_MAX, ShardId,
+    MAX_SHARDS, Mode, Options, Preparation, SHARDS_DEFAULT_MAX, ShardId,
 };
 pub use permit::{Permit, Reserve};
 pub use reader::{Follower, ReadBatch, Reader};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use highwater_io::{Access, OpenMode};
 use highwater_segment::{MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -176,6 +177,50 @@ pub struct LogOptions {
     /// The shard that shall own the log, chosen where the log is first asked for; `None`: by its
     /// name. Not persisted.
     pub shard: Option<ShardId>,
+    /// Whether segments are written past the page cache or through it. Not persisted: each opening
+    /// says it anew. A change of an open log counts from when it is idle and flushed, or from its
+    /// next segment.
+    pub mode: Mode,
+}
+
+/// How the bytes of a log's segments reach the disk. What is acked and what is flushed mean the
+/// same in both; `log.meta` and every opening go past the page cache in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Past the page cache (`O_DIRECT`): an error is that of the very write that failed, memory is
+    /// what the options say, and writing over written blocks needs no journal commit.
+    #[default]
+    Direct,
+    /// Through the page cache, as Kafka does; made for comparison. Its weaknesses:
+    ///
+    /// * A write is complete once it is in memory, so a later error is learnt of by the next flush
+    ///   only, and once; what it lost still shows in the cache. The log is poisoned as in the
+    ///   other mode, and what was not flushed is not trusted: opening it again drops what is
+    ///   cached, reads the media, and cuts the log where these end.
+    /// * Unflushed bytes are bounded by the kernel's settings for dirty pages and by the flush
+    ///   policy, not by the engine. When the kernel holds writers back, a write takes long.
+    /// * The kernel hands buffered writes of `io_uring` to threads of its own, one at a time for
+    ///   each file: more processor time and no depth.
+    ///
+    /// Readers of this process read through the cache, too; others read the media, and the kernel
+    /// writes out first what they ask for.
+    Buffered,
+}
+
+impl Mode {
+    /// Returns the name used in reports: `direct` or `buffered`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Direct => "direct",
+            Mode::Buffered => "buffered",
+        }
+    }
+
+    /// Returns how a segment is opened.
+    pub(crate) fn open_mode(self, access: Access) -> OpenMode {
+        OpenMode { access, direct: self == Mode::Direct }
+    }
 }
 
 /// When the space of a segment is written before it is used. Writing over written blocks costs a
@@ -201,6 +246,7 @@ pub(crate) struct LogSettings {
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) retention: Option<Duration>,
     pub(crate) prepare: Preparation,
+    pub(crate) mode: Mode,
 }
 
 impl From<&LogOptions> for LogSettings {
@@ -210,6 +256,7 @@ impl From<&LogOptions> for LogSettings {
             retention_bytes: options.retention_bytes,
             retention: options.retention,
             prepare: options.prepare,
+            mode: options.mode,
         }
     }
 }

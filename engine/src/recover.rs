@@ -112,10 +112,12 @@ fn open_segments<I: Io>(
     let from = recovery.meta.flushed.segment;
     for base in recovery.bases.iter().copied().filter(|base| *base >= from) {
         let path = recovery.directory.join(segment_file_name(base));
-        let (file, direct) = io.open(&path, Access::ReadWrite, true)?;
+        let (file, _) = io.open(&path, Access::ReadWrite, true)?;
         let (fact, salt) = (HeaderFact::Bad, None);
         segments.push(Segment { base, file, fact, salt, length: 0 });
-        flush_to_media(io, file, direct)?;
+        // Its last life may have written through the cache, which lies after a failed flush: no
+        // reader of this one may meet what it shows.
+        flush_to_media(io, file, false)?;
         let length = io.length(file)?;
         let (fact, salt) = read_header(io, file, recovery.meta.log_id, base)?;
         if let Some(segment) = segments.last_mut() {

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_segment::meta::{EpochStart, Mark};
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::indexes::{Indexes, SegmentIndex};
 use crate::leases::Leases;
 use crate::marks::Marks;
+use crate::options::Mode;
 use crate::tail::Tail;
 use crate::watch::Lookout;
 
@@ -134,6 +136,8 @@ pub(crate) struct LogShared {
     /// What the engine holds for readers.
     pub(crate) budgets: ReaderBudgets,
     published: Mutex<Published>,
+    /// Whether segments are written, and so read, through the page cache.
+    page_cache: AtomicBool,
     /// Where those wait who watch the marks.
     pub(crate) lookout: Lookout,
 }
@@ -145,6 +149,7 @@ impl LogShared {
             tail: Tail::default(),
             budgets: budgets.clone(),
             published: Mutex::new(published),
+            page_cache: AtomicBool::new(false),
             lookout: Lookout::default(),
         })
     }
@@ -153,6 +158,17 @@ impl LogShared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Published> {
         // Each change under this lock is a plain assignment.
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how the shard opens segments.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.page_cache.store(mode == Mode::Buffered, Ordering::Relaxed);
+    }
+
+    /// Returns whether a reader should go past the page cache. It only saves time: through it or
+    /// not, the kernel gives the bytes that were written last.
+    pub(crate) fn reads_direct(&self) -> bool {
+        !self.page_cache.load(Ordering::Relaxed)
     }
 
     pub(crate) fn marks(&self) -> Marks {

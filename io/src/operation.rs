@@ -118,8 +118,8 @@ pub enum Operation {
         /// Which.
         file: FileId,
     },
-    /// Drops clean cached pages of a file that is not open for direct I/O, so that the next read
-    /// comes from the media as far as the kernel allows (`posix_fadvise(2)`, `DONTNEED`).
+    /// Drops clean cached pages of a file, so that the next read through the cache comes from the
+    /// media as far as the kernel allows (`posix_fadvise(2)`, `DONTNEED`).
     DropCache {
         /// Which.
         file: FileId,

@@ -15,9 +15,10 @@ pub struct Coverage {
 pub const SEEDS_FOR_COVERAGE: u64 = 500;
 
 /// Events that a long run has to meet, beside the case labels.
-const REQUIRED: [&str; 47] = [
+const REQUIRED: [&str; 48] = [
     "append",
     "ack",
+    "buffered",
     "append refused: Full",
     "append refused: Poisoned",
     "clean close",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::{Error, Options};
+use highwater::{Error, Mode, Options};
 use highwater_io::clock::monotonic_now;
 use serde_json::Value;
 
@@ -94,7 +94,9 @@ fn measure(
         warnings,
         backend,
         wake_round_trip,
-        io: super::floor_result::io_name(floor.file.is_direct()),
+        io: super::floor_result::io_name(
+            floor.file.is_direct() && plan.wishes.mode == Mode::Direct,
+        ),
         floor: floor.result(),
         interrupted: interrupt.is_asked(),
         bytes_per_record: bytes_per_record(arguments, &plan)?,

@@ -13,7 +13,7 @@ use super::fail_if::Condition;
 use super::numbers::{count, round};
 use super::payload::PayloadName;
 use super::way::LogWishes;
-use crate::args::{self, AckChoice, BackendName, Format};
+use crate::args::{self, AckChoice, BackendName, Format, ModeName};
 use crate::output::{Exit, Failure};
 
 /// The longest run, in seconds.
@@ -130,6 +130,10 @@ pub(crate) struct Arguments {
     /// When segments are written ahead of their use.
     #[arg(long, value_enum, default_value = "ahead")]
     prepare: PrepareName,
+    /// Whether to write past the page cache or through it, as Kafka does. The floor is always past
+    /// it.
+    #[arg(long, value_enum, default_value = "direct")]
+    mode: ModeName,
     /// Which backend writes.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) backend: BackendName,
@@ -240,6 +244,7 @@ impl Arguments {
                 segment_bytes: self.segment_bytes,
                 retention_bytes: self.retention_bytes,
                 prepare: self.prepare,
+                mode: self.mode.into(),
             },
             record_bytes: super::numbers::length(self.record_bytes),
             batch_records: self.batch_records,

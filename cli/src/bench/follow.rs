@@ -107,7 +107,7 @@ struct Round {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let interrupt = Interrupt::listen()?;
-    let mut place = Place::look(&arguments.dir, &arguments.log, false)?;
+    let mut place = Place::look(&arguments.dir, std::slice::from_ref(&arguments.log), false)?;
     let engine = Engine::open(Options::at(&arguments.dir))?;
     place.enter();
     let options = LogOptions { retention_bytes: Some(RETENTION_BYTES), ..LogOptions::default() };

@@ -191,6 +191,7 @@ fn config(plan: &Plan) -> Config {
             PrepareName::Ahead => "ahead",
             PrepareName::AtOpen => "at-open",
         },
+        mode: plan.wishes.mode.name(),
         local: plan.local,
     }
 }

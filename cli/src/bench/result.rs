@@ -97,5 +97,6 @@ pub(crate) struct Config {
     pub(crate) payload: &'static str,
     pub(crate) compression: String,
     pub(crate) prepare: &'static str,
+    pub(crate) mode: &'static str,
     pub(crate) local: bool,
 }

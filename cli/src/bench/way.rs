@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use highwater::{
     Ack, Appended, BackendChoice, Engine, ErrorKind, Exposure, LocalEngine, LocalLog, Log,
-    LogMetrics, LogOptions, Marks, Options, Preparation, Receipt, RecordBatch, Result, Ticket,
+    LogMetrics, LogOptions, Marks, Mode, Options, Preparation, Receipt, RecordBatch, Result,
+    Ticket,
 };
 use highwater_io::Monotonic;
 use highwater_io::clock::monotonic_now;
@@ -81,6 +82,7 @@ pub(crate) struct LogWishes {
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) prepare: PrepareName,
+    pub(crate) mode: Mode,
 }
 
 impl LogWishes {
@@ -88,6 +90,7 @@ impl LogWishes {
         LogOptions {
             segment_bytes: self.segment_bytes,
             flush: self.flush,
+            mode: self.mode,
             retention_bytes: self.retention_bytes,
             prepare: match self.prepare {
                 PrepareName::Never => Preparation::Never,

@@ -17,6 +17,8 @@ fn lines_of_any_bytes_survive_append_and_read_byte_for_byte() {
         &["--batch-records", "7", "--segment-bytes", "2MiB", "--ack", "leader-flushed"],
         &["--segment-bytes", "512KiB", "--never-rewrite-flushed", "--flush", "group"],
         &["--compression", "lz4"],
+        &["--mode", "buffered"],
+        &["--mode", "buffered", "--backend", "threads", "--flush", "group"],
         &["--compression", "zstd:9", "--batch-records", "50"],
     ]
     .iter()

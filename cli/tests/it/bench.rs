@@ -46,6 +46,7 @@ fn results_of_every_kind_of_run_conform_and_the_log_verifies() {
         &["--local", "--rate", "200k", "--ack", "leader-flushed"],
         &["--backend", "threads", "--in-flight", "4"],
         &["--in-flight", "4", "--compression", "lz4"],
+        &["--in-flight", "4", "--mode", "buffered", "--ack", "leader-flushed"],
         &["--local", "--in-flight", "4", "--compression", "zstd:1", "--payload", "random"],
         &["--in-flight", "8", "--segment-bytes", "64KiB", "--batch-records", "4"],
     ]
@@ -67,6 +68,9 @@ fn results_of_every_kind_of_run_conform_and_the_log_verifies() {
         assert_eq!(result["ack_us"]["n"], result["batches"], "every ack is in the distribution");
         assert_eq!(result["flush_us"]["n"], result["batches"], "every flush, too");
         assert_eq!(result["interrupted"], false);
+        let buffered = arguments.contains(&"buffered");
+        assert_eq!(result["config"]["mode"], if buffered { "buffered" } else { "direct" });
+        assert!(!buffered || result["io"] == "page cache");
         // Everything acked is there, flushed, and clean.
         scratch.run("verify", &[], b"").exits(0);
         let log = only_log(&scratch);

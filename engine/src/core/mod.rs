@@ -9,6 +9,7 @@
 
 mod flush;
 mod keeper;
+mod mode;
 mod roll;
 mod spare;
 mod trim;
@@ -35,7 +36,7 @@ use crate::marks::Marks;
 use crate::metrics::{Counters, LogMetrics};
 use crate::number::LogNumber;
 use crate::opening::{ActiveSegment, OpenedLog};
-use crate::options::LogSettings;
+use crate::options::{LogSettings, Mode};
 use crate::receipt::Promise;
 use crate::room::Released;
 use crate::rounds::Rounds;
@@ -177,7 +178,8 @@ struct SegmentFile {
     settled: bool,
     /// Space is reserved up to here.
     reserved_to: u64,
-    /// All of it was written and flushed before it was used.
+    /// All of it was written and flushed before it was used, and is written over past the page
+    /// cache.
     is_prepared: bool,
 }
 
@@ -200,6 +202,8 @@ pub(crate) struct LogCore {
     number: LogNumber,
     directory: PathBuf,
     settings: LogSettings,
+    /// How the active segment was opened.
+    opened_in: Mode,
     pub(crate) shared: Arc<LogShared>,
     state: State,
     /// Why no append is taken any more, if so.
@@ -256,10 +260,12 @@ impl LogCore {
         let place = Place { mark: opened.end, bytes: 0 };
         counters.restart(opened.end.offset);
         let tail = Tail::new(opened.end.position, opened.tail);
+        opened.shared.set_mode(settings.mode);
         LogCore {
             number,
             directory: opened.directory,
             settings,
+            opened_in: settings.mode,
             shared: opened.shared,
             state: State::Attaching,
             failure: opened.read_only,
@@ -339,6 +345,7 @@ impl LogCore {
 
     pub(crate) fn set_settings(&mut self, settings: LogSettings) {
         self.settings = settings;
+        self.shared.set_mode(settings.mode);
     }
 
     /// Begins to take the log from its shard: what is queued goes out, all is flushed, the files
@@ -393,6 +400,7 @@ impl LogCore {
 
     /// Goes on as far as possible without waiting: submits what may be submitted now.
     pub(crate) fn pump(&mut self, turn: &mut Turn<'_>) {
+        self.pump_mode(turn);
         if self.attaching.is_some() || self.keeper.needs_file() {
             self.pump_opening(turn);
         }
@@ -496,13 +504,16 @@ impl LogCore {
             self.enter_active();
             return;
         }
-        let mode = OpenMode { access: Access::ReadWrite, direct: true };
+        let mode = self.settings.mode.open_mode(Access::ReadWrite);
         if let (Some(active), false) = (&self.attaching, active_flies) {
             let path = self.directory.join(segment_file_name(active.base));
+            self.opened_in = self.settings.mode;
             self.submit(Flight::OpenActive, Operation::Open { path, mode }, turn);
         }
         if self.keeper.needs_file() && !meta_flies {
             let path = self.directory.join(highwater_segment::meta::META_FILE_NAME);
+            // Small, its own file, and every slot is flushed behind its write: never cached.
+            let mode = OpenMode { direct: true, ..mode };
             self.submit(Flight::OpenMeta, Operation::Open { path, mode }, turn);
         }
     }
@@ -516,7 +527,7 @@ impl LogCore {
             return;
         };
         match result {
-            Ok(Output::File { file, .. }) => self.files.push_back(SegmentFile {
+            Ok(Output::File { file, direct }) => self.files.push_back(SegmentFile {
                 base: active.base,
                 salt: active.salt,
                 file,
@@ -524,7 +535,7 @@ impl LogCore {
                 name_syncs: 0,
                 settled: true,
                 reserved_to: active.reserved_to,
-                is_prepared: active.is_prepared,
+                is_prepared: active.is_prepared && direct,
             }),
             Ok(other) => panic!("open returned {other:?}"),
             Err(error) => self.failure = Some(Error::from_io(error)),

@@ -18,6 +18,7 @@ use super::trim::Sealed;
 use super::write::{RESERVE_STEP_MIN, Tail};
 use super::{Flight, LogCore, Place, SegmentFile, Turn};
 use crate::indexes::SegmentIndex;
+use crate::options::Mode;
 use crate::shared::SegmentInfo;
 
 /// How far a roll has come.
@@ -97,7 +98,7 @@ impl LogCore {
             return;
         }
         let path = self.directory.join(segment_file_name(base));
-        let mode = OpenMode { access: Access::CreateNew, direct: true };
+        let mode = self.settings.mode.open_mode(Access::CreateNew);
         self.roll = Roll::Creating { base, salt };
         self.submit(Flight::RollCreate, Operation::Open { path, mode }, turn);
     }
@@ -206,7 +207,8 @@ impl LogCore {
             self.submit(Flight::NameSync { base }, Operation::SyncDirectory { path }, turn);
         }
         let name_syncs = 2;
-        let (settled, is_prepared) = (false, true);
+        let both = [self.opened_in, self.settings.mode];
+        let (settled, is_prepared) = (false, both == [Mode::Direct; 2]);
         let next = SegmentFile {
             base,
             salt,

@@ -146,6 +146,14 @@ pub(super) fn spare_block(log_id: LogId) -> AlignedBuffer {
 }
 
 impl LogCore {
+    /// Closes the spares that are ready; they are opened again as if they had been found.
+    pub(super) fn reopen_spares(&mut self, turn: &mut Turn<'_>) {
+        while let Some(spare) = self.spares.take() {
+            self.spares.found.push_back(spare.path);
+            self.submit_close(spare.file, turn);
+        }
+    }
+
     /// Goes on preparing the next segment, if that is due and the disk has room for more.
     pub(super) fn pump_spares(&mut self, turn: &mut Turn<'_>) {
         if !matches!(self.state, State::Active) {
@@ -159,7 +167,7 @@ impl LogCore {
     }
 
     fn begin_spare(&mut self, turn: &mut Turn<'_>) {
-        let mode = OpenMode { access: Access::ReadWrite, direct: true };
+        let mode = self.settings.mode.open_mode(Access::ReadWrite);
         if let Some(path) = self.spares.found.pop_front() {
             self.spares.step = Step::Opening { path: path.clone() };
             self.submit(Flight::Spare, Operation::Open { path, mode }, turn);

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use highwater_index::index_file_name;
-use highwater_io::{Access, FileId, IoError, OpenMode, Operation, Output};
+use highwater_io::{Access, FileId, IoError, Operation, Output};
 use highwater_segment::Offset;
 use highwater_segment::segment::segment_file_name;
 
@@ -264,7 +264,7 @@ impl LogCore {
             // Only now can no power cut bring the old name back, so the header may change.
             (Step::Syncing { path, .. }, Ok(_)) => {
                 self.trims.step = Step::Opening { path: path.clone() };
-                let mode = OpenMode { access: Access::ReadWrite, direct: true };
+                let mode = self.settings.mode.open_mode(Access::ReadWrite);
                 self.submit(Flight::Recycle, Operation::Open { path, mode }, turn);
             }
             (Step::Opening { path }, Ok(Output::File { file, .. })) => {

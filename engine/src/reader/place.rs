@@ -60,7 +60,7 @@ impl<I: Io> Reader<I> {
             (info, rule, end)
         };
         let path = self.directory.join(segment_file_name(info.base));
-        let file = match self.io.open(&path, Access::Read, true) {
+        let file = match self.io.open(&path, Access::Read, self.shared.reads_direct()) {
             Ok((file, _)) => file,
             Err(_) if self.is_overtaken() => return Ok(None),
             Err(error) => return Err(error.into()),

@@ -10,6 +10,7 @@ mod index;
 mod interleaved;
 mod local;
 mod metrics;
+mod mode;
 mod outside;
 mod room;
 mod shards;

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use highwater::{
-    Ack, FlushPolicy, Isolation, LocalEngine, LocalLog, LogOptions, Offset, Options, Preparation,
-    Ticket,
+    Ack, FlushPolicy, Isolation, LocalEngine, LocalLog, LogOptions, Mode, Offset, Options,
+    Preparation, Ticket,
 };
 use highwater_io::sim::{SimDisk, SimPlatform};
 
@@ -108,6 +108,7 @@ pub(crate) struct Stage {
     last: Option<Ticket>,
     /// Of every log.
     prepare: Preparation,
+    mode: Mode,
     retention_bytes: Option<u64>,
 }
 
@@ -123,6 +124,7 @@ impl Stage {
             attempts: 0,
             last: None,
             prepare: workload.prepare,
+            mode: workload.mode,
             retention_bytes: workload.retention_bytes,
         }
     }
@@ -301,7 +303,8 @@ impl Stage {
 
     fn log(&mut self, log: usize) -> Check<bool> {
         let model = &mut self.models[log];
-        let options = options_of(model, self.prepare, self.retention_bytes);
+        let options =
+            LogOptions { mode: self.mode, ..options_of(model, self.prepare, self.retention_bytes) };
         if model.exists == Exists::No {
             model.exists = Exists::Maybe;
         }

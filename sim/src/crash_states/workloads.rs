@@ -1,6 +1,6 @@
 //! The named workloads: small, and together they make every kind of write the engine knows.
 
-use highwater::{Ack, Preparation};
+use highwater::{Ack, Mode, Preparation};
 
 use super::stage::Cut::{Border, Inside, To};
 use super::stage::Step::{
@@ -18,6 +18,7 @@ pub struct Workload {
     pub(crate) never_rewrite_flushed: bool,
     /// When its segments are prepared: by most not, as preparing only adds writes nobody reads.
     pub(crate) prepare: Preparation,
+    pub(crate) mode: Mode,
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) steps: &'static [Step],
 }
@@ -43,6 +44,7 @@ const fn plain(name: &'static str, steps: &'static [Step]) -> Workload {
         logs: 1,
         never_rewrite_flushed: false,
         prepare: Preparation::Never,
+        mode: Mode::Direct,
         retention_bytes: None,
         steps,
     }
@@ -52,8 +54,12 @@ const fn prepared(name: &'static str, steps: &'static [Step]) -> Workload {
     Workload { prepare: Preparation::AtOpen, ..plain(name, steps) }
 }
 
+const fn buffered(name: &'static str, steps: &'static [Step]) -> Workload {
+    Workload { mode: Mode::Buffered, ..plain(name, steps) }
+}
+
 /// All workloads.
-pub const WORKLOADS: [Workload; 22] = [
+pub const WORKLOADS: [Workload; 24] = [
     plain("creation", &[Open, Log(0), Append(0, 10, FLUSHED), Await]),
     plain(
         "tail-rewrite",
@@ -285,6 +291,7 @@ pub const WORKLOADS: [Workload; 22] = [
         logs: 2,
         never_rewrite_flushed: false,
         prepare: Preparation::Never,
+        mode: Mode::Direct,
         retention_bytes: None,
         steps: &[
             Open,
@@ -303,6 +310,7 @@ pub const WORKLOADS: [Workload; 22] = [
         logs: 1,
         never_rewrite_flushed: true,
         prepare: Preparation::Never,
+        mode: Mode::Direct,
         retention_bytes: None,
         steps: &[
             Open,
@@ -388,6 +396,7 @@ pub const WORKLOADS: [Workload; 22] = [
         logs: 1,
         never_rewrite_flushed: false,
         prepare: Preparation::Never,
+        mode: Mode::Direct,
         retention_bytes: Some(1),
         steps: &[
             Open,
@@ -414,6 +423,7 @@ pub const WORKLOADS: [Workload; 22] = [
         logs: 1,
         never_rewrite_flushed: true,
         prepare: Preparation::Never,
+        mode: Mode::Direct,
         retention_bytes: Some(1),
         steps: &[
             Open,
@@ -429,5 +439,45 @@ pub const WORKLOADS: [Workload; 22] = [
             Append(0, LARGE, FLUSHED),
             Await,
         ],
+    },
+    buffered(
+        "buffered",
+        &[
+            Open,
+            Log(0),
+            Append(0, 100, LEADER),
+            Append(0, WHOLE_BLOCK, NONE),
+            Append(0, 700, LEADER),
+            Await,
+            Append(0, 900, FLUSHED),
+            Await,
+            Append(0, 300, LEADER),
+            Kill,
+            Open,
+            Append(0, 500, LEADER),
+            Await,
+            Reopen(0),
+            Append(0, 100, FLUSHED),
+            Await,
+            Close,
+        ],
+    ),
+    Workload {
+        mode: Mode::Buffered,
+        ..prepared(
+            "buffered-roll",
+            &[
+                Open,
+                Log(0),
+                Append(0, LARGE, FLUSHED),
+                Await,
+                Append(0, LARGE, LEADER),
+                Append(0, LARGE, LEADER),
+                Append(0, LARGE, LEADER),
+                Await,
+                Append(0, 100, FLUSHED),
+                Await,
+            ],
+        )
     },
 ];

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use highwater::{ErrorKind, Isolation, LocalEngine, LocalLog, LogReport, Reader};
+use highwater::{ErrorKind, Isolation, LocalEngine, LocalLog, LogReport, Mode, Reader};
 use highwater_io::IoErrorKind;
 use highwater_io::sim::{Fault, FaultRule, SimIo, SimPlatform, Survival};
 use highwater_segment::recovery::MetaCase;
@@ -207,6 +207,8 @@ impl World {
         let options = self.plan.options(policy);
         let model = &mut self.logs[index];
         model.retained = options.retention_bytes.is_some();
+        let buffered = options.mode == Mode::Buffered && self.plan.profile.direct_io;
+        self.coverage.add("buffered", u64::from(buffered));
         let made = model.exists != Exists::Yes;
         if made {
             model.exists = Exists::Maybe;

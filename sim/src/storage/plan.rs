@@ -3,12 +3,20 @@
 
 use std::time::Duration;
 
-use highwater::{Ack, FlushPolicy, LogOptions, Preparation};
+use highwater::{Ack, FlushPolicy, LogOptions, Mode, Preparation};
 use highwater_io::random::SeededRandom;
 use highwater_io::sim::SimProfile;
 
 use super::{Config, Damage};
 use crate::batches::Sizes;
+
+/// Which way the segments of a seed are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Modes {
+    Always(Mode),
+    /// Now this way, now that: by the flush policy that is drawn with it.
+    Mixed,
+}
 
 /// The fixed choices of one seed.
 #[derive(Clone, Debug)]
@@ -29,6 +37,7 @@ pub(crate) struct Plan {
     pub(crate) trims: bool,
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) prepare: Preparation,
+    pub(crate) modes: Modes,
     pub(crate) damage: bool,
     pub(crate) profile: SimProfile,
 }
@@ -75,6 +84,11 @@ impl Plan {
                 Preparation::Ahead,
                 Preparation::AtOpen,
             ][random.index(4)],
+            modes: match random.split("modes").below(8) {
+                0 | 1 => Modes::Always(Mode::Buffered),
+                2 => Modes::Mixed,
+                _ => Modes::Always(Mode::Direct),
+            },
             damage,
             profile,
         }
@@ -90,6 +104,11 @@ impl Plan {
             retention: None,
             prepare: self.prepare,
             shard: None,
+            mode: match self.modes {
+                Modes::Always(mode) => mode,
+                Modes::Mixed if flush.interval.is_some() => Mode::Buffered,
+                Modes::Mixed => Mode::Direct,
+            },
         }
     }
 }
