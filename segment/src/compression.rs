@@ -283,9 +283,21 @@ fn decompress_lz4(_: &[u8]) -> Result<Vec<u8>, DecompressFault> {
 // Zstandard
 
 #[cfg(feature = "zstd")]
+thread_local! {
+    /// A thread's compressor and its level: making one costs as much as a small batch.
+    static COMPRESSOR: std::cell::RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+#[cfg(feature = "zstd")]
 fn compress_zstd(records: &[u8], level: i32) -> Option<Vec<u8>> {
     // It fails only for want of memory; then the batch is stored as it is.
-    zstd::bulk::compress(records, level).ok()
+    COMPRESSOR.with_borrow_mut(|kept| {
+        if kept.as_ref().is_none_or(|(known, _)| *known != level) {
+            *kept = Some((level, zstd::bulk::Compressor::new(level).ok()?));
+        }
+        kept.as_mut()?.1.compress(records).ok()
+    })
 }
 
 #[cfg(not(feature = "zstd"))]
