@@ -86,6 +86,7 @@ pub use receipt::{Appended, Receipt, Stages};
 pub use report::{LogReport, RecoveryReport};
 pub use watch::{Moved, Watcher};
 
+pub use highwater_io::system::SystemPlatform;
 pub use highwater_segment as segment;
 pub use highwater_segment::{
     BatchBuilder, BuildError, Codec, Compression, Epoch, Generation, MAX_BATCH_BYTES,

@@ -56,7 +56,8 @@ fn code(line: &str) -> &str {
 }
 
 fn is_test(path: &str) -> bool {
-    path.contains("/tests/") || path.ends_with("_tests.rs")
+    // An example is a program of somebody's: the outside world.
+    ["/tests/", "/examples/"].iter().any(|part| path.contains(part)) || path.ends_with("_tests.rs")
 }
 
 /// Returns the lines of code before the unit tests, numbered from 1.
