@@ -8,7 +8,7 @@
 //! (A8), acks and marks are honest (D1). Behind the last life the log is opened again, takes
 //! appends, loses the power, and is opened once more (D5).
 
-use highwater::{Ack, Preparation};
+use highwater::{Ack, Mode, Preparation};
 use highwater_io::sim::{PieceSurvival, SimDisk, SimProfile};
 
 use crate::crash_states::Workload;
@@ -118,6 +118,7 @@ pub fn run(program: &Program) -> Result<Met, Failure> {
         never_rewrite_flushed: program.never_rewrite_flushed,
         prepare: if program.prepared { Preparation::AtOpen } else { Preparation::Never },
         retention_bytes: None,
+        mode: Mode::Direct,
         steps: &[],
     };
     let profile =

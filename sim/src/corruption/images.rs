@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use highwater::{Ack, Isolation, LocalEngine, LogOptions, Offset, Options, Preparation};
+use highwater::{Ack, Isolation, LocalEngine, LogOptions, Mode, Offset, Options, Preparation};
 use highwater_io::sim::{SimDisk, Survival};
 use highwater_segment::segment::parse_segment_file_name;
 
@@ -92,6 +92,7 @@ const fn workload(name: &'static str, steps: &'static [Step]) -> Workload {
         never_rewrite_flushed: false,
         prepare: Preparation::Never,
         retention_bytes: None,
+        mode: Mode::Direct,
         steps,
     }
 }
