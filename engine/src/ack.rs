@@ -28,7 +28,11 @@ pub enum Flushed {
     Isr,
 }
 
-/// An ack policy: one choice for written, one for flushed. Policies mix freely in one log.
+/// An ack policy: one choice for written, one for flushed. Policies mix freely in one log. On a
+/// single node `ISR` is the same as `LEADER`, `ISR_FLUSHED` as `LEADER_FLUSHED`.
+///
+/// An append that waits for a flush makes its log due at once, whatever the log's
+/// [`FlushPolicy`](crate::FlushPolicy): that one is for what nobody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// Who must have written it.

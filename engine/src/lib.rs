@@ -25,7 +25,14 @@
 //! * [`metrics`] - counters, histograms and the exposure of every log.
 //! * [`inspect`] - looking at a directory from outside.
 //!
+//! * [`segment`] - every byte on disk.
+//!
 //! What survives what is promised in `docs/durability.md`; the bytes are in `docs/format.md`.
+//!
+//! Features: `lz4` (on by default) and `zstd` for compressed batches; `metrics` to hand all figures
+//! to the `metrics` crate.
+//!
+#![doc = include_str!("guide.md")]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -50,7 +50,28 @@ impl Ticket {
     }
 }
 
-/// An engine driven by its caller's thread. Nothing happens but inside its calls.
+/// An engine driven by its caller's thread. Nothing happens but inside its calls: while none is
+/// made, nothing is written, flushed or acked, whatever policy a log has.
+///
+/// Dropping it waits for what is in flight and counts as a crash, as with
+/// [`Engine`](crate::Engine); [`close`](Self::close) leaves clean logs.
+///
+/// ```
+/// use highwater::{Ack, BackendChoice, LocalEngine, LogOptions, Options, RecordBatch};
+/// use highwater::SystemPlatform;
+///
+/// # let directory = std::env::temp_dir().join(format!("highwater-local-{}", std::process::id()));
+/// let platform = SystemPlatform::new(BackendChoice::Auto);
+/// let mut engine = LocalEngine::open(platform, &Options::at(&directory))?;
+/// let log = engine.log("orders", &LogOptions::default())?;
+/// let batch = RecordBatch::builder().record(b"key", b"value").build()?;
+/// let ticket = engine.append(log, batch, Ack::LEADER_FLUSHED)?;
+/// let appended = engine.run_until(&ticket)?; // works on this thread until it is flushed
+/// assert!(appended.marks.flushed >= appended.end_offset());
+/// engine.close()?;
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct LocalEngine<P: Platform> {
     platform: P,
@@ -208,6 +229,9 @@ impl<P: Platform> LocalEngine<P> {
     /// A durable write with nothing beside it is started by the next call that drives the engine:
     /// one that waits runs it on this thread, by blocking calls.
     ///
+    /// *Durability*: as [`Log::append`](crate::Log::append), once the ticket says so.
+    /// *Blocking*: while [`Options::queue_bytes`] of other appends wait.
+    ///
     /// # Errors
     /// [`ErrorKind::NotEnoughReplicas`]; later ones come with the ticket.
     pub fn append(&mut self, log: LocalLog, batch: RecordBatch, ack: Ack) -> Result<Ticket> {
@@ -229,7 +253,8 @@ impl<P: Platform> LocalEngine<P> {
         Ok(ticket)
     }
 
-    /// Asks for a flush of everything appended to the log before.
+    /// Asks for a flush of everything appended to the log before; the ticket's ack tells when it is
+    /// done.
     pub fn flush(&mut self, log: LocalLog) -> Ticket {
         self.queued_bytes += queued_bytes(None);
         let cell = ReceiptCell::new(self.runner.io.now());
@@ -249,10 +274,12 @@ impl<P: Platform> LocalEngine<P> {
         ticket
     }
 
-    /// Drives the shard until the ticket's ack is there.
+    /// Drives the shard until the ticket's ack is there, and returns it.
+    ///
+    /// *Blocking*: until then.
     ///
     /// # Errors
-    /// The ack's error.
+    /// The ack's error; [`ErrorKind::Timeout`] if nothing is in flight that could bring it.
     pub fn run_until(&mut self, ticket: &Ticket) -> Result<Appended> {
         loop {
             if let Some(result) = ticket.acked() {
@@ -262,7 +289,9 @@ impl<P: Platform> LocalEngine<P> {
         }
     }
 
-    /// Drives the shard once: waits at most `timeout` for something to happen.
+    /// Drives the shard once: submits what can be submitted and takes what has completed.
+    ///
+    /// *Blocking*: at most for `timeout`, until something happens; not at all if it is zero.
     pub fn poll(&mut self, timeout: Duration) {
         let wait = if timeout.is_zero() { Wait::No } else { Wait::AtMost(timeout) };
         self.turn(None, wait);

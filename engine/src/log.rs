@@ -82,7 +82,8 @@ impl Log {
     }
 
     /// Appends a batch; its receipt tells when `ack` is met. Waits for room in the queue, drops
-    /// nothing.
+    /// nothing. Appends of one thread get their offsets in the order of the calls, and are acked in
+    /// that order (A9).
     ///
     /// *Durability*: what `ack` says, once the receipt says so; nothing before.
     /// *Blocking*: while the queue is full.
@@ -100,7 +101,7 @@ impl Log {
         }
     }
 
-    /// Appends a batch if there is room in the queue now, or gives it back.
+    /// Appends a batch if there is room in the queue now, or gives it back. Never blocks.
     ///
     /// # Errors
     /// As [`append`](Self::append), and [`ErrorKind::WouldBlock`]; the batch comes back in any
@@ -185,6 +186,9 @@ impl Log {
 
     /// Asks for a flush of everything appended before; the receipt's ack tells when it is done.
     ///
+    /// *Durability*: everything appended before this call is on stable media then.
+    /// *Blocking*: while the queue is full.
+    ///
     /// # Errors
     /// [`ErrorKind::Closed`].
     pub fn flush(&self) -> Result<Receipt> {
@@ -198,10 +202,14 @@ impl Log {
         }
     }
 
-    /// Reads from `offset` up to the mark that `isolation` names.
+    /// Reads from `offset`, inclusive, up to the mark that `isolation` names. An `offset` at or
+    /// above that mark is no error: there is nothing to read yet.
+    ///
+    /// *Blocking*: the reader's steps read files on the thread that asks.
     ///
     /// # Errors
-    /// [`ErrorKind::Trimmed`] below the log's start; [`ErrorKind::Io`].
+    /// [`ErrorKind::Trimmed`] below the log's start; [`ErrorKind::Io`]. The reader's steps can give
+    /// both, and [`ErrorKind::Corrupt`] with the range that cannot be read.
     pub fn read(&self, offset: Offset, isolation: Isolation) -> Result<Reader> {
         self.reader(Some(offset), isolation)
     }
@@ -284,7 +292,11 @@ impl Log {
     }
 
     /// Opens a poisoned log again, as after a crash of the process: recovers, and writes anew what
-    /// a failed flush may have lost.
+    /// a failed flush may have lost. Appends that were not acked may be there or not; what was
+    /// flushed is. Begins a new epoch.
+    ///
+    /// *Durability*: everything recovered is on stable media when this returns.
+    /// *Blocking*: until that is so.
     ///
     /// # Errors
     /// What opening fails with; the log stays closed then.

@@ -29,11 +29,13 @@ pub(crate) const SPARES_MAX: usize = 2;
 /// The most writes of one log in flight.
 pub(crate) const WRITES_IN_FLIGHT: usize = 8;
 
-/// How an engine is opened.
+/// How an engine is opened. Checked by [`Engine::open`](crate::Engine::open).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The directory of the engine; made if it does not exist.
     pub directory: PathBuf,
+    /// Which backend serves the shards.
+    pub backend: BackendChoice,
     /// Which backend serves the shards.
     pub backend: BackendChoice,
     /// How many shards - threads that write logs - there are, 1 to [`MAX_SHARDS`]; `None`: one for
@@ -42,13 +44,15 @@ pub struct Options {
     pub shards: Option<usize>,
     /// Whether each shard keeps to one core, if there are as many as shards.
     pub pin_shards: bool,
-    /// The most appends waiting in the queue to one shard.
+    /// The most appends waiting in the queue to one shard, 1 to 1,048,576; 1024 by default.
     pub queue_batches: usize,
-    /// The most bytes of appends waiting in the queue to one shard and in the shard. One log holds
-    /// three quarters of it at the most.
+    /// The most bytes of appends waiting in the queue to one shard and in the shard, 1 MiB to
+    /// 4 GiB; 64 MiB by default. One log holds three quarters of it at the most. A single batch may
+    /// be larger: it goes alone.
+    pub queue_bytes: usize,
     pub queue_bytes: usize,
     /// The most bytes of what was just written that a shard keeps in memory for readers of this
-    /// process; nothing is kept for a log that nobody reads.
+    /// process, at most 4 GiB; 64 MiB by default. Nothing is kept for a log that nobody reads.
     pub tail_cache_bytes: usize,
     /// Whether due logs of a shard share one flush of their file system (a *flush round*), where
     /// their segments were prepared before their use: many logs then cost about as many flushes
@@ -153,6 +157,20 @@ impl Default for FlushPolicy {
 }
 
 /// How a log is opened or made.
+///
+/// ```
+/// use std::time::Duration;
+/// use highwater::{FlushPolicy, LogOptions};
+///
+/// // A week or 100 GiB, whichever is less; what nobody waits for is flushed within a second.
+/// let options = LogOptions {
+///     retention: Some(Duration::from_secs(7 * 24 * 3600)),
+///     retention_bytes: Some(100 << 30),
+///     flush: FlushPolicy { interval: Some(Duration::from_secs(1)), ..FlushPolicy::NONE },
+///     ..LogOptions::default()
+/// };
+/// assert!(options.segment_bytes.is_none(), "as the log was made, or 128 MiB");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// The size of a segment in bytes, a multiple of 4096. Fixed when the log is made; `None`

@@ -234,6 +234,23 @@ impl Drop for Promise {
 ///
 /// It is a future; any executor will do. It can be waited on at two levels: for the ack its policy
 /// asks for, and then for the flush.
+///
+/// ```
+/// # use highwater::{Ack, Engine, LogOptions, Options, RecordBatch};
+/// # let directory = std::env::temp_dir().join(format!("highwater-receipt-{}", std::process::id()));
+/// # let engine = Engine::open(Options::at(&directory))?;
+/// # let log = engine.log("orders", LogOptions::default())?;
+/// let batch = RecordBatch::builder().value(b"two levels").build()?;
+/// let receipt = log.append(batch, Ack::LEADER)?;
+/// let written = receipt.wait()?;
+/// println!("{} after {:?}", written.base_offset, written.stages.total());
+/// log.flush()?; // or the log's policy makes it due
+/// let flushed = receipt.wait_flushed()?;
+/// assert!(flushed.marks.flushed >= flushed.end_offset());
+/// # engine.close()?;
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "an append is acked only when its receipt says so"]
 pub struct Receipt {
@@ -259,6 +276,8 @@ impl Receipt {
 
     /// Waits for the ack, at most for `timeout`.
     ///
+    /// *Blocking*: until then.
+    ///
     /// # Errors
     /// [`ErrorKind::Timeout`] (outcome unknown; wait again), saying what the append waits for, or
     /// as [`wait`](Self::wait).
@@ -268,6 +287,9 @@ impl Receipt {
 
     /// Waits until the append is flushed on this replica, whatever its ack policy. This alone does
     /// not make the log due: use [`Log::flush`](crate::Log::flush) or a policy for that.
+    ///
+    /// *Blocking*: until then; with [`FlushPolicy::NONE`](crate::FlushPolicy::NONE) and nobody else
+    /// who flushes for as long as the segment is not full.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).

@@ -196,6 +196,22 @@ impl LogShared {
 
 /// Tells each move of a log's marks, or rather: that they have moved since it told last. Moves in
 /// between are not told one by one.
+///
+/// ```
+/// # use highwater::{Ack, Engine, LogOptions, Options, RecordBatch};
+/// # let directory = std::env::temp_dir().join(format!("highwater-watch-{}", std::process::id()));
+/// # let engine = Engine::open(Options::at(&directory))?;
+/// # let log = engine.log("orders", LogOptions::default())?;
+/// let mut watcher = log.watch();
+/// log.append(RecordBatch::builder().value(b"news").build()?, Ack::LEADER)?.wait()?;
+/// let mut marks = watcher.seen();
+/// while marks.written.0 < 1 {
+///     marks = watcher.changed(None)?;
+/// }
+/// # engine.close()?;
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Watcher {
     shared: Arc<LogShared>,

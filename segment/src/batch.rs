@@ -19,7 +19,7 @@ pub const ATTRIBUTE_FILLER: u16 = 1 << 15;
 /// Attribute bit: the timestamps were given by the log, not by the producer (as in Kafka).
 pub const ATTRIBUTE_LOG_APPEND_TIME: u16 = 1 << 3;
 /// Attribute bits: how the records are compressed (as in Kafka); see
-/// [`Codec`](crate::compression::Codec). Whether this build knows the codec is the reader's
+/// [`Codec`]. Whether this build knows the codec is the reader's
 /// question: a batch of a newer build is never taken for damage.
 pub const ATTRIBUTE_CODEC_MASK: u16 = 0b111;
 /// All attribute bits of version 1; the others are zero.
