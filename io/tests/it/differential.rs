@@ -80,6 +80,10 @@ impl Run<'_> {
             self.io.submit(token, operation);
         }
         let mut completions = Vec::new();
+        // Drawn on every backend, so that all go the same way.
+        if self.random.chance(1, 2) && self.io.is_alone() {
+            self.io.run_alone(&mut completions);
+        }
         while self.io.in_flight() > 0 {
             self.io.poll(Wait::Forever, &mut completions);
         }
@@ -125,7 +129,14 @@ impl Run<'_> {
         if self.files.len() == OPEN_MAX {
             return self.close();
         }
-        let accesses = [Access::CreateNew, Access::CreateNew, Access::ReadWrite];
+        // What is opened for reading refuses everything else, everywhere with the same number.
+        let accesses = [
+            Access::CreateNew,
+            Access::CreateNew,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::Read,
+        ];
         let access = accesses[self.random.index(accesses.len())];
         let direct = self.random.chance(2, 3);
         Operation::Open { path: self.name(), mode: OpenMode { access, direct } }
@@ -155,7 +166,8 @@ impl Run<'_> {
         match self.random.below(12) {
             0..=3 => self.writes(file),
             4..=6 => {
-                let blocks = self.random.index(2 * BLOCKS);
+                // Never none: of a directory, a ring reads nothing, and the others not even that.
+                let blocks = 1 + self.random.index(2 * BLOCKS);
                 let length = blocks * BLOCK_BYTES;
                 let buffer = AlignedBuffer::zeroed(length);
                 vec![Operation::Read { file, position, buffer, length }]
@@ -175,9 +187,14 @@ impl Run<'_> {
         }
     }
 
-    /// Returns writes to one file that do not overlap.
+    /// Returns writes to one file that do not overlap, or a durable one by itself.
     fn writes(&mut self, file: FileId) -> Vec<Operation> {
         let mut writes = Vec::new();
+        if self.random.chance(1, 4) {
+            let (buffer, length) = (AlignedBuffer::zeroed(BLOCK_BYTES), BLOCK_BYTES);
+            let position = block(self.random.index(2 * BLOCKS));
+            return vec![Operation::Write { file, position, buffer, length, dsync: true }];
+        }
         let mut at = self.random.index(4);
         while at < BLOCKS {
             let blocks = 1 + self.random.index(3);
