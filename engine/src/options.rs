@@ -36,8 +36,6 @@ pub struct Options {
     pub directory: PathBuf,
     /// Which backend serves the shards.
     pub backend: BackendChoice,
-    /// Which backend serves the shards.
-    pub backend: BackendChoice,
     /// How many shards - threads that write logs - there are, 1 to [`MAX_SHARDS`]; `None`: one for
     /// each core this process may run on, at most [`SHARDS_DEFAULT_MAX`]. A
     /// [`LocalEngine`](crate::LocalEngine) is one shard, the caller's thread.
@@ -49,7 +47,6 @@ pub struct Options {
     /// The most bytes of appends waiting in the queue to one shard and in the shard, 1 MiB to
     /// 4 GiB; 64 MiB by default. One log holds three quarters of it at the most. A single batch may
     /// be larger: it goes alone.
-    pub queue_bytes: usize,
     pub queue_bytes: usize,
     /// The most bytes of what was just written that a shard keeps in memory for readers of this
     /// process, at most 4 GiB; 64 MiB by default. Nothing is kept for a log that nobody reads.

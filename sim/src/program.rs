@@ -119,6 +119,7 @@ pub fn run(program: &Program) -> Result<Met, Failure> {
         prepare: if program.prepared { Preparation::AtOpen } else { Preparation::Never },
         retention_bytes: None,
         mode: Mode::Direct,
+        before: &[],
         steps: &[],
     };
     let profile =

@@ -93,6 +93,7 @@ const fn workload(name: &'static str, steps: &'static [Step]) -> Workload {
         prepare: Preparation::Never,
         retention_bytes: None,
         mode: Mode::Direct,
+        before: &[],
         steps,
     }
 }
@@ -220,6 +221,7 @@ fn live(workload: &Workload, seed: u64) -> (Vec<SimDisk>, LogModel) {
     let (disk, models) = beginning(workload);
     disk.reseed(seed);
     let mut stage = Stage::new(disk, models, workload);
+    stage.count_from(seed << 20);
     let mut copies = Vec::new();
     for step in workload.steps {
         let lived = stage.run(&[*step]);

@@ -28,6 +28,8 @@ pub use workloads::{WORKLOADS, Workload};
 
 /// The seed of every workload's disk: the states are enumerated, not drawn.
 const SEED: u64 = 7;
+/// Ways to tear what two processes wrote.
+const TEARS: u64 = 16;
 /// The smallest segment.
 const SEGMENT_BYTES: u64 = 64 << 10;
 
@@ -61,9 +63,13 @@ pub fn run_workload(workload: &Workload, sample: u64) -> Summary {
     summary
 }
 
-fn begin(workload: &Workload) -> Stage {
+/// Returns where a workload begins: on an empty disk, or with a log that has lived before.
+fn begin(workload: &Workload) -> Check<Stage> {
     let (disk, models) = beginning(workload);
-    Stage::new(disk, models, workload)
+    let mut stage = Stage::new(disk, models, workload);
+    let lived = stage.run(workload.before)?;
+    ensure(lived, "L6", || "what comes before the workload does not end".to_owned())?;
+    Ok(stage)
 }
 
 /// Returns the empty disk of a workload and what is known of its logs.
@@ -86,15 +92,18 @@ fn every_boundary(
     summary: &mut Summary,
     at: &mut (u64, String),
 ) -> Check {
-    let mut whole = begin(workload);
+    let first = begin(workload)?;
+    let began = first.disk.boundaries();
+    let mut whole = first.on(first.disk.clone_state());
     let lived = whole.run(workload.steps)?;
     ensure(lived, "L6", || "the workload does not end".to_owned())?;
-    summary.boundaries = whole.disk.boundaries();
+    let ended = whole.disk.boundaries();
+    summary.boundaries = ended - began;
     let mut before = String::new();
     let mut number = 0;
-    for boundary in 1..=summary.boundaries {
-        *at = (boundary, "the workload itself".to_owned());
-        let mut stage = begin(workload);
+    for boundary in began + 1..=ended {
+        *at = (boundary - began, "the workload itself".to_owned());
+        let mut stage = first.on(first.disk.clone_state());
         stage.disk.stop_at_boundary(boundary);
         stage.run(workload.steps)?;
         stage.disk.kill();
@@ -109,8 +118,11 @@ fn every_boundary(
         for state in states(&pieces, boundary, workload.never_rewrite_flushed) {
             number += 1;
             if number % sample == 0 {
-                *at = (boundary, format!("{state:?}"));
+                *at = (boundary - began, format!("{state:?}"));
                 try_state(&stage, &state, number, summary, at)?;
+                if matches!(state, State::Killed) && !workload.before.is_empty() {
+                    tear_twice(&stage, number, summary, at)?;
+                }
             }
         }
     }
@@ -125,6 +137,32 @@ fn copy_of(stage: &Stage, state: &State) -> Stage {
         copy.power_was_cut();
     }
     copy
+}
+
+/// Kills the process, and cuts the power in the opening behind it, at every boundary and in many
+/// ways: what two processes wrote after each other is torn together.
+fn tear_twice(dead: &Stage, number: u64, summary: &mut Summary, at: &mut (u64, String)) -> Check {
+    let mut measured = copy_of(dead, &State::Killed);
+    let began = measured.disk.boundaries();
+    measured.run(&[stage::Step::Open])?;
+    let boundaries = measured.disk.boundaries() - began;
+    drop(measured);
+    for boundary in 1..boundaries {
+        let mut opening = copy_of(dead, &State::Killed);
+        opening.disk.stop_at_boundary(began + boundary);
+        opening.run(&[stage::Step::Open])?;
+        opening.disk.kill();
+        for way in 0..TEARS {
+            at.1 = format!("killed, power cut {way} at boundary {boundary} of recovery");
+            let mut torn = opening.on(opening.disk.clone_state());
+            torn.power_cut(Survival::Random(number * TEARS * boundaries + boundary * TEARS + way));
+            summary.states += 1;
+            let opened = torn.run(&[stage::Step::Open])?;
+            ensure(opened, "L6", || "the engine does not open".to_owned())?;
+            torn.run(&[stage::Step::Kill])?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens one state: whole, and with crashes inside.

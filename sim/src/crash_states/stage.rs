@@ -129,6 +129,11 @@ impl Stage {
         }
     }
 
+    /// Counts attempts from here on, so that another run has other values.
+    pub(crate) fn count_from(&mut self, attempt: u64) {
+        self.attempts = attempt;
+    }
+
     /// Returns a stage for what was left of this one on `disk`.
     pub(crate) fn on(&self, disk: SimDisk) -> Stage {
         let handles = vec![None; self.models.len()];
@@ -268,12 +273,19 @@ impl Stage {
     }
 
     fn open(&mut self) -> Check<bool> {
+        let made = self.models.iter().any(|model| model.exists == Exists::Yes);
         let platform = self.disk.start_process();
         let engine = match LocalEngine::open(platform.clone(), &Options::at(ROOT)) {
             _ if !platform.is_alive() => return Ok(false),
             Ok(engine) => engine,
             Err(error) => return broken("L6", format!("the engine does not open: {error}")),
         };
+        // Nothing that a killed process still writes may land behind this look at the disk. (Before
+        // there is a log, the directory itself may be on its way.)
+        let late = self.disk.late();
+        ensure(!made || late == 0, "lock", || {
+            format!("opened while {late} operations of a killed process are under way")
+        })?;
         let recovery = engine.recovery().clone();
         if let Some((name, error)) = recovery.failed.first() {
             return broken("false corruption", format!("{name} does not open: {error}"));

@@ -20,6 +20,8 @@ pub struct Workload {
     pub(crate) prepare: Preparation,
     pub(crate) mode: Mode,
     pub(crate) retention_bytes: Option<u64>,
+    /// What is done before, without a crash.
+    pub(crate) before: &'static [Step],
     pub(crate) steps: &'static [Step],
 }
 
@@ -46,6 +48,7 @@ const fn plain(name: &'static str, steps: &'static [Step]) -> Workload {
         prepare: Preparation::Never,
         mode: Mode::Direct,
         retention_bytes: None,
+        before: &[],
         steps,
     }
 }
@@ -58,8 +61,47 @@ const fn buffered(name: &'static str, steps: &'static [Step]) -> Workload {
     Workload { mode: Mode::Buffered, ..plain(name, steps) }
 }
 
+/// So many epochs that a slot of `log.meta` no longer fits one sector: with fewer, a torn one is
+/// old or new.
+const OLD: &[Step] = &[
+    Open,
+    Log(0),
+    Append(0, 100, FLUSHED),
+    Await,
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Reopen(0),
+    Append(0, 50, FLUSHED),
+    Await,
+    Reopen(0),
+    Close,
+];
+
 /// All workloads.
-pub const WORKLOADS: [Workload; 24] = [
+pub const WORKLOADS: [Workload; 25] = [
     plain("creation", &[Open, Log(0), Append(0, 10, FLUSHED), Await]),
     plain(
         "tail-rewrite",
@@ -293,6 +335,7 @@ pub const WORKLOADS: [Workload; 24] = [
         prepare: Preparation::Never,
         mode: Mode::Direct,
         retention_bytes: None,
+        before: &[],
         steps: &[
             Open,
             Log(0),
@@ -312,6 +355,7 @@ pub const WORKLOADS: [Workload; 24] = [
         prepare: Preparation::Never,
         mode: Mode::Direct,
         retention_bytes: None,
+        before: &[],
         steps: &[
             Open,
             Log(0),
@@ -398,6 +442,7 @@ pub const WORKLOADS: [Workload; 24] = [
         prepare: Preparation::Never,
         mode: Mode::Direct,
         retention_bytes: Some(1),
+        before: &[],
         steps: &[
             Open,
             Log(0),
@@ -425,6 +470,7 @@ pub const WORKLOADS: [Workload; 24] = [
         prepare: Preparation::Never,
         mode: Mode::Direct,
         retention_bytes: Some(1),
+        before: &[],
         steps: &[
             Open,
             Log(0),
@@ -479,5 +525,9 @@ pub const WORKLOADS: [Workload; 24] = [
                 Await,
             ],
         )
+    },
+    Workload {
+        before: OLD,
+        ..plain("an-old-log", &[Open, Append(0, 70, FLUSHED), Await, Wait(150_000), Reopen(0)])
     },
 ];

@@ -105,6 +105,10 @@ fn every_operation(
 ) -> Check {
     // Not always the same ones.
     let first = u64::try_from(workload.name.len()).unwrap_or(0) % sample;
+    if !workload.before.is_empty() {
+        // Its steps alone would find no log.
+        return Ok(());
+    }
     for number in (0..OPERATIONS_MAX).filter(|number| number % sample == first) {
         *at = number + 1;
         let struck = Trial::new(workload, way, number).run(summary)?;
