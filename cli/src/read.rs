@@ -149,7 +149,7 @@ fn print_batch(
         let record = record.map_err(|error| {
             let log = &arguments.place.log;
             // What another build can read is no damage.
-            let exit = if error.is_of_this_build { Exit::Error } else { Exit::Corruption };
+            let exit = if error.needs_another_build { Exit::Error } else { Exit::Corruption };
             Failure::new(exit, format!("cannot read log {log}: {error}"))
         })?;
         print_record(&record, arguments.format, output)?;

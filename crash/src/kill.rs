@@ -134,6 +134,13 @@ impl LogUnderTest {
         if random.chance(1, 3) {
             command.args(["--in-flight", &(1 + random.below(32)).to_string()]);
         }
+        // Through the page cache, or compressed: neither changes what is promised.
+        if random.chance(1, 3) {
+            command.args(["--mode", "buffered"]);
+        }
+        if random.chance(1, 3) {
+            command.args(["--compression", ["lz4", "zstd"][random.index(2)]]);
+        }
         let (sent, acked) = if survives {
             let life = Duration::from_micros(random.below(LIFE_MILLISECONDS * 1000));
             let short = random.chance(1, 4);

@@ -163,9 +163,9 @@ impl DecompressFault {
         }
     }
 
-    /// Returns whether another build may be able to read it: nothing says that it is damaged.
+    /// Returns whether another build may read it: nothing says that it is damaged.
     #[must_use]
-    pub fn is_of_this_build(self) -> bool {
+    pub fn needs_another_build(self) -> bool {
         matches!(self, DecompressFault::UnknownCodec | DecompressFault::NotBuiltIn(_))
     }
 }

@@ -164,7 +164,7 @@ fn a_codec_that_is_not_known_is_no_damage() {
         let stored = StoredRecords::new(vec![1, 2, 3], codec);
         let read: Vec<_> = stored.records(5, Offset(3), 0).collect();
         let error = read[0].expect_err("it cannot be read");
-        assert!(error.is_of_this_build && error.offset == Offset(3), "{error}");
+        assert!(error.needs_another_build && error.offset == Offset(3), "{error}");
         assert_eq!(read.len(), 1);
     }
 }

@@ -76,8 +76,8 @@ pub struct RecordError {
     pub offset: Offset,
     /// What does not hold.
     pub what: &'static str,
-    /// Nothing is wrong with it: it is compressed in a way that this build cannot undo.
-    pub is_of_this_build: bool,
+    /// Nothing says that it is damaged: it is compressed with a codec that this build lacks.
+    pub needs_another_build: bool,
 }
 
 impl std::fmt::Display for RecordError {
@@ -164,12 +164,13 @@ impl<'a> Iterator for Records<'a> {
             self.cursor.rest = &[];
             let offset = self.base_offset.plus(self.count);
             let error =
-                RecordError { offset, what: "bytes are left over", is_of_this_build: false };
+                RecordError { offset, what: "bytes are left over", needs_another_build: false };
             return left_over.then_some(Err(error));
         }
         let offset = self.base_offset.plus(self.next);
         let record = self.decode();
-        let record = record.map_err(|what| RecordError { offset, what, is_of_this_build: false });
+        let record =
+            record.map_err(|what| RecordError { offset, what, needs_another_build: false });
         if record.is_ok() {
             self.next += 1;
         } else {

@@ -63,7 +63,7 @@ impl<B: Deref<Target = [u8]>> StoredRecords<B> {
             Err(fault) => Records::failed(RecordError {
                 offset: base_offset,
                 what: fault.what(),
-                is_of_this_build: fault.is_of_this_build(),
+                needs_another_build: fault.needs_another_build(),
             }),
         }
     }

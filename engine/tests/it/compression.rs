@@ -103,11 +103,11 @@ fn what_cannot_be_decompressed_is_one_error_a_batch_and_a_note_of_verify() {
         (Codec::Unknown(6), true, "does not know"),
         (Codec::None, false, ""),
     ];
-    for (codec, is_of_this_build, words) in cases {
+    for (codec, needs_another_build, words) in cases {
         let scratch = Scratch::new(&format!("forged-{}", codec.name()));
         let errors = with_attributes(&scratch, codec);
         assert_eq!(errors.len(), 1, "{codec:?} {errors:?}");
-        assert_eq!(errors[0].is_of_this_build, is_of_this_build);
+        assert_eq!(errors[0].needs_another_build, needs_another_build);
         let named = errors[0].to_string().contains(words) || codec.is_built_in();
         assert!(named, "{}", errors[0]);
         let verdict = only_verdict(&scratch.0);
