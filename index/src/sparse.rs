@@ -20,13 +20,22 @@ pub struct SparseIndex {
     entries: Vec<Entry>,
     max_timestamp_ms: i64,
     last: Option<Last>,
+    /// What is noted next gets an entry, however near it is: it is the first of a new life of the
+    /// log, and what is before it need not be readable.
+    begins_anew: bool,
 }
 
 impl SparseIndex {
     /// Returns the empty index of the segment that starts at `base_offset`.
     #[must_use]
     pub fn new(base_offset: u64) -> Self {
-        SparseIndex { base_offset, entries: Vec::new(), max_timestamp_ms: i64::MIN, last: None }
+        SparseIndex {
+            base_offset,
+            entries: Vec::new(),
+            max_timestamp_ms: i64::MIN,
+            last: None,
+            begins_anew: false,
+        }
     }
 
     /// Notes a batch. Batches must come in order and without gaps; one is kept when it starts at
@@ -42,10 +51,11 @@ impl SparseIndex {
         self.last = Some(Last { position, generation });
         let last = self.entries.last();
         let far_enough = last.is_none_or(|last| {
-            relative_offset > last.relative_offset
-                && u64::from(position) >= u64::from(last.position) + ENTRY_INTERVAL_BYTES
+            let near = u64::from(position) < u64::from(last.position) + ENTRY_INTERVAL_BYTES;
+            relative_offset > last.relative_offset && (self.begins_anew || !near)
         });
         if far_enough && self.entries.len() < MAX_ENTRIES {
+            self.begins_anew = false;
             let max_timestamp_ms = self.max_timestamp_ms;
             self.entries.push(Entry { relative_offset, position, max_timestamp_ms });
         }
@@ -71,6 +81,7 @@ impl SparseIndex {
         if !fits || before.entries.len() + self.entries.len() > MAX_ENTRIES {
             return;
         }
+        self.begins_anew = self.entries.is_empty();
         self.last = self.last.or(before.last);
         for entry in &mut self.entries {
             entry.max_timestamp_ms = entry.max_timestamp_ms.max(before.max_timestamp_ms);
