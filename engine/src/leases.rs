@@ -42,13 +42,18 @@ impl Drop for Lease {
 /// Bytes that were read, of which batches can be leased.
 #[derive(Debug)]
 pub(crate) struct Chunk {
-    buffer: AlignedBuffer,
+    buffer: Arc<AlignedBuffer>,
     lease: Option<Lease>,
 }
 
 impl Chunk {
     /// Returns a chunk with the bytes of `buffer`; one that can be leased, if the budget allows.
     pub(crate) fn new(buffer: AlignedBuffer, leases: &Arc<Leases>) -> Self {
+        Chunk::shared(Arc::new(buffer), leases)
+    }
+
+    /// As [`new`](Chunk::new), of bytes that others share.
+    pub(crate) fn shared(buffer: Arc<AlignedBuffer>, leases: &Arc<Leases>) -> Self {
         let lease = leases.take(buffer.len());
         Chunk { buffer, lease }
     }
@@ -61,8 +66,8 @@ impl Chunk {
         self.lease.is_some()
     }
 
-    pub(crate) fn into_buffer(self) -> AlignedBuffer {
-        self.buffer
+    pub(crate) fn into_buffer(self) -> Option<AlignedBuffer> {
+        Arc::into_inner(self.buffer)
     }
 }
 

@@ -60,6 +60,7 @@ impl<I: Io> Control<I> {
         // Readers of this process stop serving what is above the cut before anything on disk
         // changes: what they would find there from now on is not theirs.
         shared.lock().cut_at(Generation(base_meta.generation.0 + 1), cut);
+        shared.note_upheaval();
         shared.tail.clear();
         self.cut_log(name, base_meta, cut)
     }

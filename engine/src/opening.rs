@@ -77,6 +77,7 @@ impl OpenedLog {
     pub(crate) fn into_shared(mut self, shared: &Arc<LogShared>) -> Self {
         let published = self.shared.lock().clone();
         shared.lock().replace(published);
+        shared.note_upheaval();
         shared.tail.clear();
         shared.lookout.tell();
         self.shared = Arc::clone(shared);

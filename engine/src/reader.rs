@@ -47,14 +47,29 @@ pub struct Reader<I: Io = ReaderIo> {
     /// The segment whose index led nowhere: its file may say the same again.
     without_hints: Option<Offset>,
     failed: bool,
+    looked: Option<Look>,
     /// Tells the tail cache what is no longer needed.
     place: Arc<ReaderPlace>,
+}
+
+/// A look at what is published, which holds until the next upheaval.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// How many upheavals there were.
+    as_of: u64,
+    /// Up to where may be read.
+    limit: Offset,
+    /// Up to where that can be done without another look: a damaged range begins there.
+    until: Offset,
 }
 
 #[derive(Debug)]
 struct Walk {
     walker: Walker,
     base: Offset,
+    /// Where the segment ends, if it is sealed, as of so many upheavals.
+    end: Option<Offset>,
+    as_of: Option<u64>,
     /// Started from an index entry; if that leads nowhere the segment's start is the truth.
     by_hint: bool,
 }
@@ -91,6 +106,7 @@ impl<I: Io> Reader<I> {
             walker: None,
             without_hints: None,
             failed: false,
+            looked: None,
             place,
         })
     }
@@ -102,6 +118,7 @@ impl<I: Io> Reader<I> {
     /// [`ErrorKind::Io`].
     pub fn seek(&mut self, offset: Offset) -> Result<()> {
         self.drop_walker()?;
+        self.looked = None;
         (self.from, self.next, self.failed) = (offset, offset, false);
         self.place.moves_to(offset);
         Ok(())
@@ -110,16 +127,18 @@ impl<I: Io> Reader<I> {
     fn next_batch(&mut self) -> Result<Option<ReadBatch>> {
         let mut looked_again = false;
         loop {
-            let Some(limit) = self.look_at_log()? else { return Ok(None) };
-            let walk = match self.walker.take() {
+            let Some(look) = self.look()? else { return Ok(None) };
+            let mut walk = match self.walker.take() {
                 Some(walk) => walk,
                 None => match self.find_place()? {
                     Some(walk) => walk,
                     None => continue,
                 },
             };
-            let successor = self.successor_of(walk.base);
-            if successor.is_some_and(|base| walk.walker.chain().next_offset() >= base) {
+            if walk.as_of != Some(look.as_of) {
+                (walk.end, walk.as_of) = (self.successor_of(walk.base), Some(look.as_of));
+            }
+            if walk.end.is_some_and(|end| walk.walker.chain().next_offset() >= end) {
                 self.next = self.next.max(walk.walker.chain().next_offset());
                 walk.walker.close(&mut self.io)?;
                 continue;
@@ -140,11 +159,12 @@ impl<I: Io> Reader<I> {
                     if header.end_offset() <= from {
                         continue;
                     }
-                    if header.end_offset() > limit {
+                    if header.end_offset() > look.limit {
                         // Only where the log was cut and grew again since the look at its marks.
                         let cut = self.shared.lock().generation != self.generation;
                         assert!(cut, "B6: nothing above the mark is read");
                         self.drop_walker()?;
+                        self.looked = None;
                         continue;
                     }
                     self.next = header.end_offset();
@@ -171,10 +191,29 @@ impl<I: Io> Reader<I> {
                         continue;
                     }
                     let what = stop.describe();
-                    return Err(self.corrupt(limit, &what)?);
+                    return Err(self.corrupt(look.limit, &what)?);
                 }
             }
         }
+    }
+
+    /// Returns the look at what is published that holds now; `None` if there is nothing more.
+    fn look(&mut self) -> Result<Option<Look>> {
+        let as_of = self.shared.upheavals();
+        if let Some(look) = self.looked
+            && look.as_of == as_of
+            && self.next < look.until
+        {
+            return Ok(Some(look));
+        }
+        let limit = self.look_at_log()?;
+        self.looked = limit.map(|limit| {
+            let published = self.shared.lock();
+            let ranges = published.quarantined.iter().map(|range| range.start);
+            let damage = ranges.filter(|start| *start > self.next).min();
+            Look { as_of, limit, until: damage.map_or(limit, |start| start.min(limit)) }
+        });
+        Ok(self.looked)
     }
 
     /// Looks at the published state; returns up to where may be read, or `None` if there is

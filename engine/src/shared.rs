@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_segment::meta::{EpochStart, Mark};
@@ -140,6 +140,8 @@ pub(crate) struct LogShared {
     page_cache: AtomicBool,
     /// Where those wait who watch the marks.
     pub(crate) lookout: Lookout,
+    /// Counts what concerns readers beside the growth of the log.
+    upheavals: AtomicU64,
 }
 
 impl LogShared {
@@ -151,6 +153,7 @@ impl LogShared {
             published: Mutex::new(published),
             page_cache: AtomicBool::new(false),
             lookout: Lookout::default(),
+            upheavals: AtomicU64::new(0),
         })
     }
 
@@ -169,6 +172,18 @@ impl LogShared {
     /// not, the kernel gives the bytes that were written last.
     pub(crate) fn reads_direct(&self) -> bool {
         !self.page_cache.load(Ordering::Relaxed)
+    }
+
+    /// Notes a cut, a trim, or a new segment, after it was published: what readers know of the log
+    /// beside how far it reaches is old.
+    pub(crate) fn note_upheaval(&self) {
+        self.upheavals.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns how many there were. Who asks before a look at what is published is told again of
+    /// what came in between.
+    pub(crate) fn upheavals(&self) -> u64 {
+        self.upheavals.load(Ordering::Acquire)
     }
 
     pub(crate) fn marks(&self) -> Marks {

@@ -45,9 +45,7 @@ pub(crate) enum WalkError {
 #[derive(Debug)]
 enum Window {
     Own(AlignedBuffer),
-    /// Shared with the log's tail cache.
-    Leased(Arc<AlignedBuffer>),
-    /// Read ahead.
+    /// Read ahead, or shared with the log's tail cache.
     Chunk(Arc<Chunk>),
     /// One batch, put together from two chunks.
     Bridge(Vec<u8>),
@@ -84,7 +82,6 @@ impl Deref for Window {
     fn deref(&self) -> &[u8] {
         match self {
             Window::Own(buffer) => buffer,
-            Window::Leased(buffer) => buffer,
             Window::Chunk(chunk) => chunk.bytes(),
             Window::Bridge(bytes) => bytes,
         }
@@ -281,7 +278,8 @@ impl Walker {
             && let Some(lease) = shared.tail.lease(*segment, position.0, count)
         {
             (self.start, self.filled, self.at_end) = (lease.start, lease.length, false);
-            self.window = Some(Window::Leased(lease.buffer));
+            let chunk = Chunk::shared(lease.buffer, &shared.budgets.leases);
+            self.window = Some(Window::Chunk(Arc::new(chunk)));
             return Ok(());
         }
         if self.fill_ahead(io, count) {

@@ -669,12 +669,16 @@ impl LogCore {
         }
         self.public = Some((marks, failed));
         let mut published = self.shared.lock();
+        let trims = published.marks.log_start != marks.log_start;
         published.marks = marks;
         let fails = published.failure != self.failure;
         if fails {
             published.failure.clone_from(&self.failure);
         }
         drop(published);
+        if trims {
+            self.shared.note_upheaval();
+        }
         if fails {
             self.shared.lookout.tell();
         } else {
@@ -684,6 +688,7 @@ impl LogCore {
 
     fn publish_segment(&self, info: SegmentInfo) {
         self.shared.lock().segments.push(info);
+        self.shared.note_upheaval();
     }
 }
 

@@ -42,7 +42,8 @@ impl<I: Io> Reader<I> {
         if opened.end.is_some() {
             walker = walker.with_read_ahead(&self.shared.budgets.leases);
         }
-        Ok(Some(Walk { walker, base, by_hint: hint.is_some() }))
+        let by_hint = hint.is_some();
+        Ok(Some(Walk { walker, base, end: None, as_of: None, by_hint }))
     }
 
     /// Opens the segment that holds the next offset. `None`: the log was cut meanwhile.

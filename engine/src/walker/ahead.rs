@@ -138,7 +138,11 @@ impl Ahead {
         for _ in 0..self.spent.len() {
             let Some(chunk) = self.spent.pop_front() else { break };
             match Arc::try_unwrap(chunk) {
-                Ok(chunk) => return chunk.into_buffer(),
+                Ok(chunk) => {
+                    if let Some(buffer) = chunk.into_buffer() {
+                        return buffer;
+                    }
+                }
                 Err(leased) => self.spent.push_back(leased),
             }
         }
