@@ -20,11 +20,25 @@ pub struct Usage {
 /// If the kernel does not know the call.
 #[must_use]
 pub fn process_usage() -> Usage {
+    usage_of(libc::RUSAGE_SELF)
+}
+
+/// Returns what the calling thread has used so far: `getrusage(2)`, `RUSAGE_THREAD`. The memory is
+/// that of the process.
+///
+/// # Panics
+/// If the kernel does not know the call.
+#[must_use]
+pub fn thread_usage() -> Usage {
+    usage_of(libc::RUSAGE_THREAD)
+}
+
+fn usage_of(whose: libc::c_int) -> Usage {
     // SAFETY: `rusage` is plain numbers, for which all zeros are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: `usage` is writable and of the type the kernel fills.
-    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
-    assert_eq!(result, 0, "getrusage(2) of the own process cannot fail");
+    let result = unsafe { libc::getrusage(whose, &raw mut usage) };
+    assert_eq!(result, 0, "getrusage(2) of the own process or thread cannot fail");
     let time = |time: libc::timeval| {
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let micros = u64::try_from(time.tv_usec).unwrap_or(0);
@@ -51,5 +65,11 @@ mod tests {
         assert_eq!(sum, 64 << 20);
         assert!(after.user + after.system >= before.user + before.system);
         assert!(after.peak_resident_bytes >= 64 << 20);
+    }
+
+    #[test]
+    fn a_thread_has_used_no_more_than_its_process() {
+        let (thread, process) = (thread_usage(), process_usage());
+        assert!(thread.user + thread.system <= process.user + process.system);
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use highwater::{Ack, Engine, ErrorKind, Isolation, Log, LogOptions, Options, RecordBatch};
 use highwater_io::clock::monotonic_now;
 use highwater_io::random::SeededRandom;
+use highwater_io::usage::{Usage, process_usage, thread_usage};
 use serde::Serialize;
 
 use super::SCHEMA_VERSION;
 use super::environment::Environment;
-use super::numbers::{count, per_second, ratio, round};
+use super::numbers::{count, per_second, ratio, real, round};
 use super::place::Place;
 use crate::args::{self, Format};
 use crate::interrupt::Interrupt;
@@ -95,6 +96,9 @@ struct Pair {
     alone_bytes_per_s: f64,
     followed_bytes_per_s: f64,
     ratio: Option<f64>,
+    /// Processor time by GiB appended, without that of the readers' threads.
+    alone_cpu_s_per_gib: Option<f64>,
+    followed_cpu_s_per_gib: Option<f64>,
     /// What the slowest reader had read when the last append was acked, of what was appended.
     read: Option<f64>,
 }
@@ -102,6 +106,7 @@ struct Pair {
 /// One round.
 struct Round {
     bytes_per_s: f64,
+    cpu_s_per_gib: Option<f64>,
     read: f64,
 }
 
@@ -133,6 +138,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             alone_bytes_per_s: round(alone.bytes_per_s, 0),
             followed_bytes_per_s: round(followed.bytes_per_s, 0),
             ratio: ratio(followed.bytes_per_s, alone.bytes_per_s),
+            alone_cpu_s_per_gib: alone.cpu_s_per_gib,
+            followed_cpu_s_per_gib: followed.cpu_s_per_gib,
             read: Some(round(followed.read, 4)),
         });
     }
@@ -180,28 +187,45 @@ fn append(
     readers: u16,
 ) -> Result<Round, Failure> {
     let over = AtomicBool::new(false);
-    let start = log.marks().log_end;
+    let (start, used) = (log.marks().log_end, process_usage());
     std::thread::scope(|scope| {
         let reading: Vec<_> =
             (0..readers).map(|_| scope.spawn(|| follow(log, start, &over))).collect();
         let appended = send(log, arguments, batches);
         over.store(true, Ordering::Relaxed);
-        let mut read = u64::MAX;
+        let (mut read, mut cpu) = (u64::MAX, cpu_of(process_usage()));
         for reading in reading {
             match reading.join() {
-                Ok(records) => read = read.min(records?),
+                Ok(followed) => {
+                    let (records, used) = followed?;
+                    (read, cpu) = (read.min(records), cpu.saturating_sub(used));
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
         let (bytes, time) = appended?;
+        let cpu = cpu.saturating_sub(cpu_of(used)).as_secs_f64();
         let records = log.marks().log_end.0 - start.0;
         let part = ratio(per_second(read.min(records), time), per_second(records, time));
-        Ok(Round { bytes_per_s: per_second(bytes, time), read: part.unwrap_or_default() })
+        Ok(Round {
+            bytes_per_s: per_second(bytes, time),
+            cpu_s_per_gib: ratio(cpu * real(1 << 30), real(bytes)),
+            read: part.unwrap_or_default(),
+        })
     })
 }
 
-/// Reads what comes until the round is over; returns how many records that were.
-fn follow(log: &Log, start: highwater::Offset, over: &AtomicBool) -> Result<u64, Failure> {
+fn cpu_of(usage: Usage) -> Duration {
+    usage.user + usage.system
+}
+
+/// Reads what comes until the round is over; returns how many records that were, and the processor
+/// time it took.
+fn follow(
+    log: &Log,
+    start: highwater::Offset,
+    over: &AtomicBool,
+) -> Result<(u64, Duration), Failure> {
     let mut follower = log.follow(start, Isolation::Committed)?;
     while !over.load(Ordering::Relaxed) {
         match follower.wait(Some(READER_WAIT)) {
@@ -214,7 +238,7 @@ fn follow(log: &Log, start: highwater::Offset, over: &AtomicBool) -> Result<u64,
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(follower.next_offset().0 - start.0)
+    Ok((follower.next_offset().0 - start.0, cpu_of(thread_usage())))
 }
 
 /// Appends as fast as the engine takes it, and waits for all acks; returns the bytes and the time.
@@ -261,10 +285,12 @@ fn tell_result(arguments: &Arguments, result: &FollowResult) -> Result<(), Failu
     }
     for pair in &result.pairs {
         output.line(&format!(
-            "alone {:>6.0} MB/s   followed {:>6.0} MB/s   ratio {:.3}   read {:.0} %",
+            "alone {:>6.0} MB/s   followed {:>6.0} MB/s   ratio {:.3}   cpu/GiB {:.2} s, {:.2} s   read {:.0} %",
             pair.alone_bytes_per_s / 1e6,
             pair.followed_bytes_per_s / 1e6,
             pair.ratio.unwrap_or_default(),
+            pair.alone_cpu_s_per_gib.unwrap_or_default(),
+            pair.followed_cpu_s_per_gib.unwrap_or_default(),
             pair.read.unwrap_or_default() * 100.0,
         ))?;
     }
