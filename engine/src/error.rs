@@ -28,11 +28,12 @@ pub enum ErrorKind {
         /// The first offset that is there.
         log_start: Offset,
     },
-    /// A newer leader epoch exists.
+    /// A newer leader epoch exists, or a newer epoch of this idempotent producer.
     Fenced,
     /// The ack policy asks for more replicas than are in sync.
     NotEnoughReplicas,
-    /// An idempotent producer skipped or repeated a sequence number.
+    /// The sequence numbers of an idempotent producer do not fit: some are missing, or they were
+    /// appended too long ago, or with other records. The detail says which.
     OutOfOrderSequence,
     /// The time given for waiting is over.
     Timeout,

@@ -21,6 +21,7 @@
 //! * [`Engine`] and [`Log`] - a thread for each core, each the only owner of its logs, and handles
 //!   for everyone; [`LocalEngine`] - one such shard without a thread.
 //! * [`Ack`] - what an append waits for; [`Receipt`] - how it tells; [`Marks`] - how far a log is.
+//! * [`Producer`] - numbers batches so that each is appended once, however often it is sent.
 //! * [`FlushPolicy`] - when to flush what nobody waits for.
 //! * [`metrics`] - counters, histograms and the exposure of every log.
 //! * [`inspect`] - looking at a directory from outside.
@@ -63,6 +64,8 @@ mod opening;
 mod options;
 mod permit;
 mod pool;
+mod producer;
+mod producers;
 mod reader;
 mod receipt;
 mod recover;
@@ -84,20 +87,22 @@ pub use log::Log;
 pub use marks::{Isolation, Marks};
 pub use metrics::{EngineMetrics, Exposure, FlushReasons, Histogram, LogMetrics};
 pub use options::{
-    BackendChoice, DEFAULT_SEGMENT_BYTES, FlushPolicy, LogOptions, MAX_LOGS, MAX_NAME_BYTES,
-    MAX_SHARDS, Mode, Options, Preparation, SHARDS_DEFAULT_MAX, ShardId,
+    BackendChoice, DEFAULT_PRODUCER_EXPIRY, DEFAULT_SEGMENT_BYTES, FlushPolicy, LogOptions,
+    MAX_LOGS, MAX_NAME_BYTES, MAX_SHARDS, Mode, Options, Preparation, SHARDS_DEFAULT_MAX, ShardId,
 };
 pub use permit::{Permit, Reserve};
+pub use producer::Producer;
 pub use reader::{Follower, ReadBatch, Reader};
 pub use receipt::{Appended, Receipt, Stages};
-pub use report::{LogReport, RecoveryReport};
+pub use report::{LogReport, ProducersReport, RecoveryReport};
 pub use watch::{Moved, Watcher};
 
 pub use highwater_io::system::SystemPlatform;
 pub use highwater_segment as segment;
 pub use highwater_segment::{
     BatchBuilder, BuildError, Codec, Compression, Epoch, Generation, MAX_BATCH_BYTES,
-    MAX_RECORD_BYTES, Offset, Position, Record, RecordBatch, RecordError,
+    MAX_RECORD_BYTES, Offset, Position, ProducerEpoch, ProducerId, ProducerStamp, Record,
+    RecordBatch, RecordError, Sequence,
 };
 
 /// The README's example is compiled and run with the tests.

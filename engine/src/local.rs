@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater_io::{Backend, Io, Platform, Wait};
 use highwater_segment::meta::Mark;
-use highwater_segment::{LogMeta, Offset, RecordBatch};
+use highwater_segment::{LogMeta, Offset, ProducerId, RecordBatch};
 
 use crate::ack::Ack;
 use crate::control::Control;
@@ -18,6 +18,7 @@ use crate::metrics::EngineMetrics;
 use crate::number::{LogNumber, LogNumbers};
 use crate::opening::{OpenedLog, check_options};
 use crate::options::{LogOptions, LogSettings, MAX_LOGS, Options, ShardSettings};
+use crate::producer::Producer;
 use crate::reader::Reader;
 use crate::receipt::{Appended, Promise, ReceiptCell};
 use crate::report::{LogReport, RecoveryReport};
@@ -251,6 +252,16 @@ impl<P: Platform> LocalEngine<P> {
         }
         self.take_released();
         Ok(ticket)
+    }
+
+    /// Returns the idempotent producer `id`, ready to go on where the log is, as
+    /// [`Log::producer`](crate::Log::producer) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn producer(&self, log: LocalLog, id: ProducerId) -> Result<Producer> {
+        let known = self.runner.shard.producer(log.0, id)?;
+        Producer::resume(id, known.as_ref())
     }
 
     /// Asks for a flush of everything appended to the log before; the ticket's ack tells when it is

@@ -1,11 +1,12 @@
 //! Handles to one log.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use highwater_io::Platform;
 use highwater_io::clock::monotonic_now;
 use highwater_io::threads::InlineIo;
-use highwater_segment::{Offset, RecordBatch};
+use highwater_segment::{Offset, ProducerId, RecordBatch};
 
 use crate::ack::Ack;
 use crate::control::Control;
@@ -19,6 +20,7 @@ use crate::number::LogNumber;
 use crate::opening::OpenedLog;
 use crate::options::{LogOptions, ShardId};
 use crate::permit::Reserve;
+use crate::producer::Producer;
 use crate::reader::{Follower, Reader};
 use crate::receipt::{Promise, Receipt, ReceiptCell};
 use crate::report::LogReport;
@@ -182,6 +184,24 @@ impl Log {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// Returns the idempotent producer `id`, ready to go on where this log is: a new one, or one
+    /// that continues its newest epoch behind its last record that has an offset. What an earlier
+    /// life of the caller sent and never heard of is in the log up to there, and not beyond.
+    ///
+    /// *Blocking*: until the shard's next turn.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a negative id; [`ErrorKind::Closed`].
+    pub fn producer(&self, id: ProducerId) -> Result<Producer> {
+        let (reply, answer) = sync_channel(1);
+        let command = Command::Producer { log: self.entry.number, id, reply };
+        if !self.mailbox().push_control(Message::Command(command)) {
+            return Err(stopped("ask for a producer"));
+        }
+        let known = answer.recv().map_err(|_| stopped("ask for a producer"))??;
+        Producer::resume(id, known.as_ref())
     }
 
     /// Asks for a flush of everything appended before; the receipt's ack tells when it is done.

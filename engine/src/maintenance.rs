@@ -1,7 +1,8 @@
 //! Closing, truncating and repairing a log that is detached from its shard.
 
 use highwater_io::{Access, Io};
-use highwater_segment::meta::{LogMeta, LogState, Mark};
+use highwater_segment::meta::{LogMeta, LogState, Mark, ProducersMark};
+use highwater_segment::producer_snapshot::ProducerSnapshot;
 use highwater_segment::scan::Chain;
 use highwater_segment::segment::segment_file_name;
 use highwater_segment::{Epoch, FIRST_BATCH, Generation, Offset};
@@ -11,6 +12,7 @@ use crate::core::DetachedLog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::opening::{OpenedLog, segment_bases, write_meta_twice};
 use crate::options::LogOptions;
+use crate::producers::write_at_close;
 use crate::recover::{read_header, remove_index};
 use crate::shared::{LogShared, generation_rule, was_cut_off};
 use crate::walker::{WalkError, Walked, Walker};
@@ -26,7 +28,16 @@ impl<I: Io> Control<I> {
         meta.flushed = detached.end;
         meta.high_watermark = detached.end.offset;
         meta.durable_watermark = detached.end.offset;
-        write_meta_twice(&mut self.io, &self.root.join(name), &mut meta)
+        let directory = self.root.join(name);
+        let (table, at) = (detached.producers.clone(), detached.end);
+        let (log_time_ms, count) = (table.log_time_ms(), table.len());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let (log_id, leader_epoch) = (meta.log_id, meta.epoch);
+        let snapshot = ProducerSnapshot { log_id, at, leader_epoch, table };
+        if count == 0 || write_at_close(&mut self.io, &directory, &snapshot)? {
+            meta.producers = ProducersMark { offset: at.offset, count, log_time_ms };
+        }
+        write_meta_twice(&mut self.io, &directory, &mut meta)
     }
 
     /// Removes everything from `to` on (the whole batch that `to` lies in too) from a detached,
@@ -140,6 +151,14 @@ impl<I: Io> Control<I> {
         meta.log_start = meta.log_start.min(cut.offset);
         meta.high_watermark = cut.offset;
         meta.durable_watermark = cut.offset;
+        // That there were no producers below a place is true of any lower one; what a snapshot
+        // above the cut says is not. The opening replays from an older one.
+        if meta.producers.offset > cut.offset {
+            meta.producers = match meta.producers.count {
+                0 => ProducersMark { offset: cut.offset, ..meta.producers },
+                _ => ProducersMark::default(),
+            };
+        }
         if let Err(error) = write_meta_twice(&mut self.io, &directory, &mut meta) {
             self.note_failure(name, &error);
             return Err(error);

@@ -113,6 +113,8 @@ pub struct LogMetrics {
     pub batches: u64,
     /// Records that got an offset.
     pub records: u64,
+    /// Numbered batches that the log had already: acked, not appended again.
+    pub duplicates: u64,
     /// Bytes of those batches, headers and padding to 8 bytes included.
     pub bytes: u64,
     /// Bytes handed to the device for them: whole blocks, tail blocks each time they are rewritten.
@@ -145,6 +147,7 @@ impl LogMetrics {
         self.groups += other.groups;
         self.batches += other.batches;
         self.records += other.records;
+        self.duplicates += other.duplicates;
         self.bytes += other.bytes;
         self.written_bytes += other.written_bytes;
         self.flushes += other.flushes;

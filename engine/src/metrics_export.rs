@@ -23,6 +23,7 @@ fn export(log: &LogMetrics, name: &str, backend: &'static str) {
         ("highwater_groups_total", log.groups),
         ("highwater_batches_total", log.batches),
         ("highwater_records_total", log.records),
+        ("highwater_duplicates_total", log.duplicates),
         ("highwater_bytes_total", log.bytes),
         ("highwater_written_bytes_total", log.written_bytes),
         ("highwater_durable_writes_total", log.durable_writes),

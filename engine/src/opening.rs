@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use highwater_io::{Access, AlignedBuffer, Blocking, Entry, EntryKind, FileId, Io, IoErrorKind};
 use highwater_segment::meta::{
-    EpochStart, LogMeta, LogState, META_BYTES, META_FILE_NAME, Mark, SLOT_BYTES, decode_slots,
-    slot_of,
+    EpochStart, LogMeta, LogState, META_BYTES, META_FILE_NAME, Mark, ProducersMark, SLOT_BYTES,
+    decode_slots, slot_of,
 };
 use highwater_segment::recovery::{MetaCase, decide_meta};
 use highwater_segment::segment::{
@@ -27,8 +27,9 @@ use crate::marks::Marks;
 use crate::names;
 use crate::options::{DEFAULT_SEGMENT_BYTES, LogOptions, Preparation};
 use crate::pool::{pool_directory, prepare_segment};
+use crate::producers::{KnownProducers, snapshot_offsets};
 use crate::recover::{Recovery, recover};
-use crate::report::LogReport;
+use crate::report::{LogReport, ProducersReport};
 use crate::shared::{LogShared, Published, ReaderBudgets, SegmentInfo};
 
 /// The directory of spare segments; also what tells an engine's directory from any other.
@@ -64,6 +65,8 @@ pub(crate) struct OpenedLog {
     pub(crate) end: Mark,
     /// The bytes of the last block before `end`.
     pub(crate) tail: Vec<u8>,
+    /// What is known of the log's producers at `end`.
+    pub(crate) producers: KnownProducers,
     /// `None` only for a read-only log.
     pub(crate) active: Option<ActiveSegment>,
     pub(crate) read_only: Option<Error>,
@@ -155,6 +158,7 @@ pub(crate) fn open_log<I: Io>(
         place,
         directory: &directory,
         bases,
+        snapshots: snapshot_offsets(&entries),
         meta_case: case,
         rewrite_from: rewrite_from.map(|mark| mark.max(meta.flushed)).or(noted),
         page_cache: !direct,
@@ -322,6 +326,7 @@ fn create_log<I: Io>(
         never_rewrite_flushed: options.never_rewrite_flushed.unwrap_or(false),
         epochs,
         truncations: Vec::new(),
+        producers: ProducersMark::default(),
     };
     let direct = ensure_meta_file(io, &directory)?;
     write_meta_twice(io, &directory, &mut meta)?;
@@ -351,6 +356,7 @@ fn create_log<I: Io>(
         rewritten: false,
         page_cache: !direct,
         bytes_scanned: 0,
+        producers: ProducersReport::default(),
         epoch: meta.epoch,
         generation: meta.generation,
     };
@@ -365,6 +371,7 @@ fn create_log<I: Io>(
         meta,
         end,
         tail: Vec::new(),
+        producers: KnownProducers::default(),
         active: Some(active),
         read_only: None,
         report,

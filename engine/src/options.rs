@@ -20,6 +20,9 @@ pub const MAX_LOGS: usize = 4096;
 pub const MAX_SHARDS: usize = 256;
 /// The most shards an engine has without being asked for more.
 pub const SHARDS_DEFAULT_MAX: usize = 16;
+/// For how long a log knows a producer that appends nothing: a day, as Kafka's brokers do
+/// (`producer.id.expiration.ms`).
+pub const DEFAULT_PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long [`Engine::open`](crate::Engine::open) waits for a lock whose owner was just killed.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(250);
 /// The bytes of batches that one group gathers at the most, but at least one batch.
@@ -196,6 +199,10 @@ pub struct LogOptions {
     /// says it anew. A change of an open log counts from when it is idle and flushed, or from its
     /// next segment.
     pub mode: Mode,
+    /// For how long the log knows an idempotent producer that appends nothing, by the records'
+    /// timestamps: the largest one of the log is its time. `None` is [`DEFAULT_PRODUCER_EXPIRY`].
+    /// Not persisted.
+    pub producer_expiry: Option<Duration>,
 }
 
 /// How the bytes of a log's segments reach the disk. What is acked and what is flushed mean the
@@ -262,6 +269,30 @@ pub(crate) struct LogSettings {
     pub(crate) retention: Option<Duration>,
     pub(crate) prepare: Preparation,
     pub(crate) mode: Mode,
+    producer_expiry: ProducerExpiry,
+}
+
+/// After how many milliseconds of log time a producer is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ProducerExpiry(i64);
+
+impl Default for ProducerExpiry {
+    fn default() -> Self {
+        ProducerExpiry::from(DEFAULT_PRODUCER_EXPIRY)
+    }
+}
+
+impl From<Duration> for ProducerExpiry {
+    fn from(expiry: Duration) -> Self {
+        ProducerExpiry(i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+impl LogSettings {
+    /// Returns after how many milliseconds of log time a producer is forgotten.
+    pub(crate) fn producer_expiry_ms(&self) -> i64 {
+        self.producer_expiry.0
+    }
 }
 
 impl From<&LogOptions> for LogSettings {
@@ -272,6 +303,7 @@ impl From<&LogOptions> for LogSettings {
             retention: options.retention,
             prepare: options.prepare,
             mode: options.mode,
+            producer_expiry: options.producer_expiry.map(ProducerExpiry::from).unwrap_or_default(),
         }
     }
 }

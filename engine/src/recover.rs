@@ -7,6 +7,7 @@ use highwater_io::{Access, AlignedBuffer, Blocking, FileId, Io, IoErrorKind};
 use highwater_segment::builder::Stamp;
 use highwater_segment::filler::fill;
 use highwater_segment::meta::{LogMeta, LogState, Mark};
+use highwater_segment::producers::ProducerTable;
 use highwater_segment::recovery::{
     HeaderFact, MetaCase, SegmentCase, SegmentFacts, TailCase, TailFacts, decide_segment,
     decide_tail,
@@ -26,7 +27,8 @@ use crate::opening::{
     publish, read_tail, write_meta_twice,
 };
 use crate::pool::{pool_directory, take_stock};
-use crate::report::LogReport;
+use crate::producers::{KnownProducers, Replayed, remove_snapshots, replay_to_mark};
+use crate::report::{LogReport, ProducersReport};
 use crate::shared::{SegmentInfo, generation_rule};
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
@@ -39,6 +41,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) place: &'a Place<'a>,
     pub(crate) directory: &'a Path,
     pub(crate) bases: Vec<Offset>,
+    /// Snapshots of the producers, by rising offsets.
+    pub(crate) snapshots: Vec<Offset>,
     pub(crate) meta_case: MetaCase,
     pub(crate) meta: LogMeta,
     /// Direct I/O is refused.
@@ -76,6 +80,8 @@ struct Findings {
     quarantined: Vec<std::ops::Range<Offset>>,
     proven: Offset,
     bytes_scanned: u64,
+    /// What the batches so far say of their producers.
+    producers: Replayed,
 }
 
 /// Recovers the log; see the module text.
@@ -153,7 +159,9 @@ fn find_end<I: Io>(
     segments: &[Segment],
 ) -> Result<(End, Findings)> {
     let mark = recovery.meta.flushed;
-    let mut findings = Findings { proven: mark.offset, ..Findings::default() };
+    let files = (&recovery.bases[..], &recovery.snapshots[..]);
+    let producers = replay_to_mark(io, recovery.directory, &recovery.meta, files)?;
+    let mut findings = Findings { proven: mark.offset, producers, ..Findings::default() };
     let mut here = mark;
     let mut last = None;
     for (index, segment) in segments.iter().enumerate() {
@@ -184,7 +192,8 @@ fn find_end<I: Io>(
             here = Mark { offset: segment.base, segment: segment.base, position: FIRST_BATCH };
         }
         let successor = segments.get(index + 1);
-        let (walked, stop, bytes) = walk(io, recovery, segment, here, successor)?;
+        let (from, table) = (here, &mut findings.producers.table);
+        let (walked, stop, bytes) = walk(io, recovery, segment, (from, successor), table)?;
         findings.bytes_scanned += bytes;
         findings.proven = findings.proven.max(walked.proven);
         here = walked.mark;
@@ -194,6 +203,7 @@ fn find_end<I: Io>(
             && is_damage_inside_sealed(io, recovery, segments, index, &here, &mut findings)?
         {
             findings.quarantined.push(here.offset..successor.base);
+            findings.producers.report.incomplete = true;
             here.offset = successor.base;
             continue;
         }
@@ -212,8 +222,8 @@ fn walk<I: Io>(
     io: &mut Blocking<I>,
     recovery: &Recovery<'_>,
     segment: &Segment,
-    from: Mark,
-    successor: Option<&Segment>,
+    (from, successor): (Mark, Option<&Segment>),
+    producers: &mut ProducerTable,
 ) -> Result<(WalkedTo, Option<Stop>, u64)> {
     let Some(salt) = segment.salt else { panic!("only segments with good headers are walked") };
     let rule = generation_rule(recovery.meta.generation, &recovery.meta.flushed, segment.base);
@@ -230,7 +240,8 @@ fn walk<I: Io>(
             break None;
         }
         match walker.step(io) {
-            Ok(Walked::Batch { .. } | Walked::Padding) => {}
+            Ok(Walked::Batch { header, .. }) => producers.replay(&header),
+            Ok(Walked::Padding) => {}
             Err(WalkError::Stop(stop)) => break Some(stop),
             Err(WalkError::Io(error)) => return Err(read_error(error)),
         }
@@ -242,7 +253,7 @@ fn walk<I: Io>(
 }
 
 /// A read error is never a torn tail: nothing is cut or written, opening can be tried again.
-fn read_error(error: highwater_io::IoError) -> Error {
+pub(crate) fn read_error(error: highwater_io::IoError) -> Error {
     Error::from_io(error).remedy("nothing was changed; try again, or check the device")
 }
 
@@ -364,7 +375,7 @@ fn read_only(recovery: &Recovery<'_>, end: &End, findings: Findings) -> OpenedLo
         ))
         .remedy("restore the file from a copy, or cut with `highwater repair`");
     let segments: Vec<_> = recovery.bases.iter().map(|b| SegmentInfo::new(*b, None)).collect();
-    let mut report = make_report(recovery, end, findings);
+    let mut report = make_report(recovery, end, &findings);
     report.corrupt = Some(range);
     let mut shown = meta.clone();
     shown.log_start = meta.log_start.min(end.mark.offset);
@@ -379,6 +390,7 @@ fn read_only(recovery: &Recovery<'_>, end: &End, findings: Findings) -> OpenedLo
         meta,
         end: Mark { position: end.mark.position.block_start(), ..end.mark },
         tail: Vec::new(),
+        producers: KnownProducers::default(),
         active: None,
         read_only: Some(error),
         report,
@@ -386,22 +398,25 @@ fn read_only(recovery: &Recovery<'_>, end: &End, findings: Findings) -> OpenedLo
     }
 }
 
-fn make_report(recovery: &Recovery<'_>, end: &End, findings: Findings) -> LogReport {
+fn make_report(recovery: &Recovery<'_>, end: &End, findings: &Findings) -> LogReport {
+    let producers = &findings.producers;
+    let known = producers.table.len();
     LogReport {
         name: recovery.place.name.to_owned(),
         meta_case: recovery.meta_case,
         tail_case: Some(end.case),
-        segment_cases: findings.segment_cases,
+        segment_cases: findings.segment_cases.clone(),
         mark: recovery.meta.flushed.offset,
         log_end: end.mark.offset,
         end_position: end.mark.position,
         stopped_by: end.stop.describe(),
         removed_segments: Vec::new(),
-        quarantined: findings.quarantined,
+        quarantined: findings.quarantined.clone(),
         corrupt: None,
         rewritten: recovery.rewrite_from.is_some(),
         page_cache: recovery.page_cache,
         bytes_scanned: findings.bytes_scanned,
+        producers: ProducersReport { known, ..producers.report.clone() },
         epoch: recovery.meta.epoch,
         generation: recovery.meta.generation,
     }
@@ -416,7 +431,8 @@ fn carry_out<I: Io>(
     end: &End,
     findings: Findings,
 ) -> Result<OpenedLog> {
-    let mut report = make_report(&recovery, end, findings);
+    let mut report = make_report(&recovery, end, &findings);
+    let producers = findings.producers;
     let mut mark = end.mark;
     let untouched = recovery.meta_case == MetaCase::M3Clean && end.case == TailCase::T1PlainEnd;
     let never_rewrite = recovery.meta.never_rewrite_flushed;
@@ -442,13 +458,14 @@ fn carry_out<I: Io>(
     }
     io.sync_directory(recovery.directory)?;
     io.sync_directory(&recovery.place.root.join(POOL_DIRECTORY))?;
-    let mut meta = next_meta(&recovery, mark);
+    let mut meta = next_meta(&recovery, mark, &producers);
     write_meta_twice(io, recovery.directory, &mut meta)?;
     // Only now: a segment above the cut that comes back (its removal was not synced) holds nothing
     // of the new generation.
     let above = segments.iter().skip(kept.len()).map(|segment| segment.base);
     report.removed_segments = above.collect();
-    let bases = remove_unused(io, &recovery, &meta, &report.removed_segments)?;
+    let unused = (&report.removed_segments[..], producers.unused());
+    let bases = remove_unused(io, &recovery, &meta, unused)?;
     if let Some(active) = active {
         remove_index(io, recovery.directory, active.base)?;
     }
@@ -460,10 +477,8 @@ fn carry_out<I: Io>(
     report.generation = meta.generation;
     let salts = segments.iter().map(|segment| (segment.base, segment.salt));
     let salts: std::collections::BTreeMap<_, _> = salts.collect();
-    let mut infos: Vec<_> = bases
-        .iter()
-        .map(|base| SegmentInfo::new(*base, salts.get(base).copied().flatten()))
-        .collect();
+    let info = |base| SegmentInfo::new(base, salts.get(&base).copied().flatten());
+    let mut infos: Vec<_> = bases.into_iter().map(info).collect();
     if infos.last().is_none_or(|last| last.base != placed.active.base) {
         infos.push(SegmentInfo::new(placed.active.base, Some(placed.active.salt)));
     }
@@ -482,6 +497,7 @@ fn carry_out<I: Io>(
         meta,
         end: placed.end,
         tail: placed.tail,
+        producers: producers.into_known(),
         active: Some(placed.active),
         read_only: None,
         report,
@@ -517,14 +533,16 @@ fn renew_names<I: Io>(
     Ok(())
 }
 
-/// Removes the segments above the cut, and what a trim left behind: the new start is in both slots.
+/// Removes the segments above the cut, what a trim left behind, and snapshots of no use: the new
+/// generation is in both slots.
 /// Returns the bases of the others.
 fn remove_unused<I: Io>(
     io: &mut Blocking<I>,
     recovery: &Recovery<'_>,
     meta: &LogMeta,
-    above: &[Offset],
+    (above, snapshots): (&[Offset], &[Offset]),
 ) -> Result<Vec<Offset>> {
+    remove_snapshots(io, recovery.directory, snapshots)?;
     let bases = recovery.bases.iter().copied().filter(|base| !above.contains(base));
     let mut bases: Vec<_> = bases.collect();
     let rest = bases.split_off(below_start(&bases, meta).len());
@@ -580,7 +598,7 @@ fn place_active<I: Io>(
 }
 
 /// The snapshot that begins the new generation: the cut is the flushed mark, in the same write.
-fn next_meta(recovery: &Recovery<'_>, mark: Mark) -> LogMeta {
+fn next_meta(recovery: &Recovery<'_>, mark: Mark, producers: &Replayed) -> LogMeta {
     let mut meta = recovery.meta.clone();
     meta.state = LogState::Open;
     meta.incarnation = recovery.place.incarnation;
@@ -589,6 +607,7 @@ fn next_meta(recovery: &Recovery<'_>, mark: Mark) -> LogMeta {
     // Watermarks are monotone within a generation only; the high watermark proves no flush.
     meta.high_watermark = mark.offset;
     meta.durable_watermark = mark.offset;
+    meta.producers = producers.mark_at(mark.offset);
     meta.epochs.retain(|epoch| epoch.start <= mark.offset);
     meta.push_epoch(Epoch(meta.epoch.0 + 1), mark.offset);
     meta

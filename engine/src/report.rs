@@ -36,10 +36,31 @@ pub struct LogReport {
     pub page_cache: bool,
     /// How many bytes were read to find the end.
     pub bytes_scanned: u64,
+    /// What was learned of the log's idempotent producers.
+    pub producers: ProducersReport,
     /// The new leader epoch.
     pub epoch: Epoch,
     /// The new generation.
     pub generation: Generation,
+}
+
+/// What opening one log learned of its idempotent producers, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducersReport {
+    /// How many are known.
+    pub known: usize,
+    /// The snapshot that was used, if any.
+    pub snapshot: Option<Offset>,
+    /// From where on batches were looked at: the snapshot's offset, or where it was known that
+    /// there were no producers below.
+    pub replayed_from: Offset,
+    /// How many bytes below the mark were read for that; those above are
+    /// [`bytes_scanned`](LogReport::bytes_scanned).
+    pub bytes_replayed: u64,
+    /// Snapshots that should have served but do not verify, or were cut off.
+    pub unusable: Vec<Offset>,
+    /// Batches in what was to be replayed do not verify: of their producers less is known.
+    pub incomplete: bool,
 }
 
 /// What opening an engine found and did, log by log.

@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use highwater_io::random::SeededRandom;
 use highwater_io::{
     Backend, Completion, Io, IoError, IoErrorKind, Monotonic, Operation, Token, Wait,
 };
-use highwater_segment::{Offset, RecordBatch};
+use highwater_segment::producers::ProducerState;
+use highwater_segment::{Offset, ProducerId, RecordBatch};
 
 use crate::ack::Ack;
 use crate::buffers::Buffers;
@@ -68,6 +70,12 @@ pub(crate) enum Command {
         log: LogNumber,
         to: Offset,
         cell: Promise,
+    },
+    /// Tell what the log knows of a producer.
+    Producer {
+        log: LogNumber,
+        id: ProducerId,
+        reply: SyncSender<Result<Option<ProducerState>>>,
     },
     /// Give a log away, flushed and closed; [`Shard::take_detached`] has it then.
     Detach {
@@ -361,6 +369,8 @@ impl Shard {
                 Some(log) => log.enqueue_trim(to, cell, turn),
                 None => cell.ack(Err(closed(self.name_of(log)))),
             },
+            // A caller that gave up has no use for it.
+            Command::Producer { log, id, reply } => drop(reply.send(self.producer(log, id))),
             Command::Detach { log, reason } => {
                 if let Some(log) = self.touch_log(log) {
                     log.detach(reason);
@@ -402,6 +412,16 @@ impl Shard {
     /// Returns a log that was asked for by [`Command::Detach`], once it is ready.
     pub(crate) fn take_detached(&mut self, number: LogNumber) -> Option<DetachedLog> {
         self.detached.remove(&number)
+    }
+
+    /// Returns what a log knows of a producer, with what has an offset by now.
+    pub(crate) fn producer(
+        &self,
+        number: LogNumber,
+        id: ProducerId,
+    ) -> Result<Option<ProducerState>> {
+        let log = self.logs_at(number).map(|log| log.producer(id));
+        log.ok_or_else(|| closed(self.name_of(number)))
     }
 
     /// Returns whether the shard owns the log.

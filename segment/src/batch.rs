@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::bytes::{crc_with_hole, to_u64};
 use crate::compression::{Codec, MAX_UNCOMPRESSED_BYTES};
+use crate::producers::{ProducerEpoch, ProducerId, ProducerStamp, Sequence};
 use crate::types::{Epoch, Generation, Offset, Position};
 use crate::{BLOCK_BYTES, MAX_BATCH_BYTES};
 
@@ -119,6 +120,16 @@ impl BatchHeader {
     #[must_use]
     pub fn codec(&self) -> Codec {
         Codec::of_attributes(self.attributes)
+    }
+
+    /// Returns the producer's numbers, if the batch has some.
+    #[must_use]
+    pub fn producer(&self) -> Option<ProducerStamp> {
+        (self.producer_id != NO_PRODUCER).then_some(ProducerStamp {
+            id: ProducerId(self.producer_id),
+            epoch: ProducerEpoch(self.producer_epoch),
+            base_sequence: Sequence(self.base_sequence),
+        })
     }
 
     /// Returns the offset behind the last record.
@@ -248,6 +259,14 @@ impl BatchHeader {
         if self.flush_mark > self.base_offset {
             return Some("flush_mark");
         }
+        let numbers = (self.producer_id, self.producer_epoch, self.base_sequence);
+        let numbers_fit = match self.producer() {
+            Some(stamp) => stamp.is_valid() && !self.is_filler(),
+            None => numbers == (NO_PRODUCER, -1, -1),
+        };
+        if !numbers_fit {
+            return Some("producer");
+        }
         let position_fits = self.position.0 >= BLOCK_BYTES
             && self.position.0.is_multiple_of(8)
             && self.position.0 < crate::MAX_SEGMENT_BYTES;
@@ -321,6 +340,9 @@ pub(crate) mod tests {
         check(|h| h.record_count = 3, "record_count");
         check(|h| h.base_offset = Offset(u64::MAX), "base_offset");
         check(|h| h.flush_mark = Offset(1001), "flush_mark");
+        check(|h| h.producer_id = 7, "producer");
+        check(|h| h.base_sequence = 0, "producer");
+        check(|h| (h.producer_id, h.producer_epoch, h.base_sequence) = (-2, 0, 0), "producer");
         check(|h| h.position = Position(4095), "position");
         check(|h| h.position = Position(4100), "position");
         check(|h| h.attributes = ATTRIBUTE_FILLER, "record_count");

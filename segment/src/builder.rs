@@ -3,6 +3,7 @@
 use crate::batch::{ATTRIBUTE_LOG_APPEND_TIME, BatchHeader, HEADER_BYTES, NO_PRODUCER};
 use crate::bytes::to_u64;
 use crate::compression::{Codec, Compression, ZSTD_LEVELS, compress};
+use crate::producers::{NumberedBatch, ProducerEpoch, ProducerId, ProducerStamp, Sequence};
 use crate::record::{MAX_HEADERS, Records, put_varint, varint_bytes};
 use crate::stored::StoredRecords;
 use crate::types::{Epoch, Generation, Offset, Position};
@@ -20,6 +21,8 @@ pub struct RecordBatch {
     /// `None`: the log gives the time of the append.
     base_timestamp_ms: Option<i64>,
     max_delta_ms: i64,
+    /// `None`: nobody can tell it from another with the same records.
+    producer: Option<ProducerStamp>,
 }
 
 /// Where a batch is put: what the shard alone knows.
@@ -60,6 +63,30 @@ impl RecordBatch {
         to_u64(HEADER_BYTES + self.records_bytes().len()).next_multiple_of(8)
     }
 
+    /// Returns the producer's numbers, if the batch has some.
+    #[must_use]
+    pub fn producer(&self) -> Option<ProducerStamp> {
+        self.producer
+    }
+
+    /// Returns the batch as the log looks at it to tell it from a duplicate, if it has numbers.
+    #[must_use]
+    pub fn numbered(&self) -> Option<NumberedBatch> {
+        let (records, records_crc) = (self.record_count, self.records_crc);
+        self.producer.map(|stamp| NumberedBatch { stamp, records, records_crc })
+    }
+
+    /// Returns this batch with the numbers of an idempotent producer, instead of those it has.
+    ///
+    /// # Errors
+    /// [`BuildError::Producer`]: a number is negative.
+    pub fn with_producer(self, stamp: ProducerStamp) -> Result<RecordBatch, BuildError> {
+        if !stamp.is_valid() {
+            return Err(BuildError::Producer(stamp));
+        }
+        Ok(RecordBatch { producer: Some(stamp), ..self })
+    }
+
     /// Returns the encoded records as they are stored: compressed, if that was asked for and was
     /// worth it.
     #[must_use]
@@ -90,6 +117,10 @@ impl RecordBatch {
         assert!(stamp.flush_mark <= stamp.base_offset, "D2: the flush mark is ahead of the log");
         let base_timestamp_ms = self.base_timestamp_ms.unwrap_or(stamp.now_ms);
         let time = if self.base_timestamp_ms.is_some() { 0 } else { ATTRIBUTE_LOG_APPEND_TIME };
+        let numbers = match self.producer {
+            Some(stamp) => (stamp.id.0, stamp.epoch.0, stamp.base_sequence.0),
+            None => (NO_PRODUCER, -1, -1),
+        };
         BatchHeader {
             salt: stamp.salt,
             generation: stamp.generation,
@@ -103,9 +134,9 @@ impl RecordBatch {
             flush_mark: stamp.flush_mark,
             base_timestamp_ms,
             max_timestamp_ms: base_timestamp_ms.saturating_add(self.max_delta_ms),
-            producer_id: NO_PRODUCER,
-            base_sequence: -1,
-            producer_epoch: -1,
+            producer_id: numbers.0,
+            producer_epoch: numbers.1,
+            base_sequence: numbers.2,
             attributes: time | self.codec().attribute_bits(),
         }
     }
@@ -141,6 +172,8 @@ pub enum BuildError {
         /// Which.
         level: i32,
     },
+    /// A number of the producer is negative.
+    Producer(ProducerStamp),
 }
 
 impl std::fmt::Display for BuildError {
@@ -166,6 +199,10 @@ impl std::fmt::Display for BuildError {
                 let (first, last) = (ZSTD_LEVELS.start(), ZSTD_LEVELS.end());
                 write!(f, "zstd has no level {level}; give one of {first} to {last}")
             }
+            BuildError::Producer(ProducerStamp { id, epoch, base_sequence }) => write!(
+                f,
+                "producer {id}, epoch {epoch}, sequence {base_sequence}: none may be negative"
+            ),
         }
     }
 }
@@ -189,6 +226,7 @@ pub struct BatchBuilder {
     base_timestamp_ms: Option<i64>,
     max_delta_ms: i64,
     compression: Compression,
+    producer: Option<ProducerStamp>,
     error: Option<BuildError>,
 }
 
@@ -231,6 +269,20 @@ impl BatchBuilder {
     #[must_use]
     pub fn value(mut self, value: &[u8]) -> Self {
         self.push(None, None, Some(value), &[]);
+        self
+    }
+
+    /// Gives the batch the numbers of an idempotent producer: a log appends it once, however often
+    /// it is sent. The sequence is the number of the first record; the next batch continues behind
+    /// the last. A negative number is reported by [`build`](Self::build).
+    #[must_use]
+    pub fn producer(
+        mut self,
+        id: ProducerId,
+        epoch: ProducerEpoch,
+        base_sequence: Sequence,
+    ) -> Self {
+        self.producer = Some(ProducerStamp { id, epoch, base_sequence });
         self
     }
 
@@ -337,6 +389,9 @@ impl BatchBuilder {
         if self.record_count == 0 {
             return Err(BuildError::Empty);
         }
+        if let Some(stamp) = self.producer.filter(|stamp| !stamp.is_valid()) {
+            return Err(BuildError::Producer(stamp));
+        }
         let records = match compress(&self.records, self.compression)? {
             Some(compressed) => StoredRecords::new(compressed, self.compression.codec()),
             None => StoredRecords::new(self.records, Codec::None),
@@ -347,6 +402,7 @@ impl BatchBuilder {
             record_count: self.record_count,
             base_timestamp_ms: self.base_timestamp_ms,
             max_delta_ms: self.max_delta_ms,
+            producer: self.producer,
         })
     }
 }

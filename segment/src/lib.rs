@@ -9,6 +9,8 @@
 //!   [`filler`] - what pads a group to the block.
 //! * [`segment`] - the header block of a segment file; [`spare`] - of one that waits for its use.
 //! * [`meta`] - the two slots of `log.meta`.
+//! * [`producers`] - what a log knows of its idempotent producers; [`producer_snapshot`] - how that
+//!   is kept.
 //! * [`scan`] - one step along a segment, and resynchronising behind damage.
 //! * [`recovery`] - the decision tables: what a crash can leave and what is done about it.
 #![forbid(unsafe_code)]
@@ -20,6 +22,10 @@ mod bytes;
 pub mod compression;
 pub mod filler;
 pub mod meta;
+pub mod producer_snapshot;
+pub mod producers;
+#[cfg(test)]
+mod producers_tests;
 pub mod record;
 pub mod recovery;
 pub mod scan;
@@ -32,6 +38,7 @@ pub use batch::{BatchHeader, HEADER_BYTES};
 pub use builder::{BatchBuilder, BuildError, RecordBatch};
 pub use compression::{Codec, Compression, DecompressFault, MAX_UNCOMPRESSED_BYTES};
 pub use meta::{LogMeta, LogState};
+pub use producers::{ProducerEpoch, ProducerId, ProducerStamp, Sequence};
 pub use record::{Record, RecordError, Records};
 pub use segment::SegmentHeader;
 pub use stored::StoredRecords;

@@ -4,10 +4,11 @@
 //! one of them is whole. Which of the two counts is decided by
 //! [`recovery::decide_meta`](crate::recovery::decide_meta).
 
-use zerocopy::byteorder::little_endian::{U32, U64, U128};
+use zerocopy::byteorder::little_endian::{I64, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::bytes::{all_zero, crc_with_hole, to_u64};
+use crate::producers::MAX_PRODUCERS;
 use crate::types::{Epoch, Generation, LogId, Offset, Position};
 
 /// The length of one slot in bytes.
@@ -65,7 +66,10 @@ struct Raw {
     truncation_count: U32,
     epochs: [RawPair; MAX_EPOCHS],
     truncations: [RawPair; MAX_TRUNCATIONS],
-    reserved: [u8; 2680],
+    producers_offset: U64,
+    producer_log_time_ms: I64,
+    producer_count: U32,
+    reserved: [u8; 2660],
 }
 
 const _: () = assert!(size_of::<Raw>() == SLOT_BYTES);
@@ -105,6 +109,31 @@ pub struct Mark {
     pub segment: Offset,
     /// Where in that segment the batch with `offset` starts, or will.
     pub position: Position,
+}
+
+impl Mark {
+    /// Returns whether a batch can start at the position, with the offset the place has.
+    #[must_use]
+    pub(crate) fn is_a_place(&self) -> bool {
+        self.segment <= self.offset
+            && self.offset <= Offset::MAX
+            && self.position >= crate::FIRST_BATCH
+            && self.position.0 <= crate::MAX_SEGMENT_BYTES
+            && self.position.0.is_multiple_of(8)
+            && (self.position == crate::FIRST_BATCH) == (self.offset == self.segment)
+    }
+}
+
+/// From where on the log is replayed to know its producers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProducersMark {
+    /// What stands below is known: from the snapshot with this offset, or because there were no
+    /// producers.
+    pub offset: Offset,
+    /// How many producers the snapshot holds. 0: there were none, and there is no snapshot.
+    pub count: u32,
+    /// The log time of this snapshot of `log.meta`: the largest timestamp of a batch so far.
+    pub log_time_ms: i64,
 }
 
 /// When an epoch began.
@@ -156,6 +185,8 @@ pub struct LogMeta {
     pub epochs: Vec<EpochStart>,
     /// The newest truncations, oldest first, at most [`MAX_TRUNCATIONS`].
     pub truncations: Vec<Truncation>,
+    /// From where on the log is replayed to know its producers, as of this snapshot.
+    pub producers: ProducersMark,
 }
 
 /// Why 4 KiB are not a slot.
@@ -257,7 +288,10 @@ impl LogMeta {
             truncation_count: u32::try_from(self.truncations.len()).unwrap_or(u32::MAX).into(),
             epochs: [RawPair::default(); MAX_EPOCHS],
             truncations: [RawPair::default(); MAX_TRUNCATIONS],
-            reserved: [0; 2680],
+            producers_offset: self.producers.offset.0.into(),
+            producer_log_time_ms: self.producers.log_time_ms.into(),
+            producer_count: self.producers.count.into(),
+            reserved: [0; 2660],
         };
         assert!(self.epochs.len() <= MAX_EPOCHS && self.truncations.len() <= MAX_TRUNCATIONS);
         for (pair, entry) in raw.epochs.iter_mut().zip(&self.epochs) {
@@ -326,6 +360,11 @@ impl LogMeta {
             truncations: pairs(&raw.truncations, raw.truncation_count.get(), "truncation_count")?
                 .map(|(number, to)| Truncation { generation: Generation(number), to })
                 .collect(),
+            producers: ProducersMark {
+                offset: Offset(raw.producers_offset.get()),
+                count: raw.producer_count.get(),
+                log_time_ms: raw.producer_log_time_ms.get(),
+            },
         };
         if !all_zero(&raw.reserved) {
             return Err(SlotFault::Field("reserved"));
@@ -371,6 +410,10 @@ impl LogMeta {
             || self.epochs.last().is_some_and(|last| last.epoch > self.epoch)
         {
             Some("epochs")
+        } else if self.producers.offset > mark.offset
+            || usize::try_from(self.producers.count).is_ok_and(|count| count > MAX_PRODUCERS)
+        {
+            Some("producers_offset")
         } else {
             None
         }
@@ -431,6 +474,7 @@ pub(crate) mod tests {
             never_rewrite_flushed: false,
             epochs: vec![EpochStart { epoch: Epoch(1), start: Offset(0) }],
             truncations: Vec::new(),
+            producers: ProducersMark { offset: Offset(9), count: 2, log_time_ms: -4 },
         }
     }
 
@@ -485,6 +529,17 @@ pub(crate) mod tests {
         assert_eq!(meta.order_fault(), None);
         meta.flushed.position = Position(8192);
         assert_eq!(meta.order_fault(), Some("flushed_position"));
+    }
+
+    #[test]
+    fn producers_are_known_from_no_later_than_the_mark() {
+        let mut meta = sample();
+        meta.producers.offset = Offset(11);
+        assert_eq!(meta.order_fault(), Some("producers_offset"));
+        meta.producers.offset = Offset(10);
+        assert_eq!(meta.order_fault(), None);
+        meta.producers.count = 10_001;
+        assert_eq!(meta.order_fault(), Some("producers_offset"));
     }
 
     #[test]

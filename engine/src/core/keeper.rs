@@ -149,6 +149,7 @@ impl LogCore {
         next.log_start = self.keeper.log_start_wanted;
         next.high_watermark = self.written.mark.offset;
         next.durable_watermark = self.flushed.mark.offset;
+        next.producers = self.producers_mark(next.producers);
         self.keeper.in_flight_bytes = self.flushed.bytes;
         let mut buffer = AlignedBuffer::zeroed(SLOT_BYTES);
         buffer.copy_from_slice(&next.encode());

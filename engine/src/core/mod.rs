@@ -10,7 +10,9 @@
 mod flush;
 mod keeper;
 mod mode;
+mod producers;
 mod roll;
+mod snapshots;
 mod spare;
 mod trim;
 mod waiters;
@@ -26,6 +28,7 @@ use highwater_io::{
     Operation, Output, Token,
 };
 use highwater_segment::meta::{LogMeta, Mark};
+use highwater_segment::producers::ProducerTable;
 use highwater_segment::segment::segment_file_name;
 use highwater_segment::{Epoch, Offset, RecordBatch, Salt};
 
@@ -47,6 +50,7 @@ pub(crate) use trim::Sealed;
 
 use flush::FlushInFlight;
 use keeper::Keeper;
+use producers::Producers;
 use roll::Roll;
 use spare::Spares;
 use trim::Trims;
@@ -94,6 +98,8 @@ pub(crate) struct DetachedLog {
     pub(crate) end: Mark,
     /// What was flushed: `end`, unless the log failed.
     pub(crate) flushed: Mark,
+    /// What is known of the producers at `end`.
+    pub(crate) producers: ProducerTable,
     /// The log was poisoned or read-only: the marks are what they were.
     pub(crate) failure: Option<Error>,
 }
@@ -157,6 +163,12 @@ enum Flight {
     },
     IndexWrite {
         base: Offset,
+        file: FileId,
+    },
+    SnapshotOpen {
+        buffer: AlignedBuffer,
+    },
+    SnapshotWrite {
         file: FileId,
     },
     Close,
@@ -231,6 +243,7 @@ pub(crate) struct LogCore {
     active_is_full: bool,
     roll: Roll,
     keeper: Keeper,
+    producers: Producers,
     waiters: Waiters,
     spares: Spares,
     trims: Trims,
@@ -289,6 +302,7 @@ impl LogCore {
             roll: Roll::Idle,
             spares: Spares::new(opened.pool, opened.meta.log_id, opened.spares),
             trims: Trims::new(opened.sealed),
+            producers: Producers::new(opened.producers),
             keeper: Keeper::new(opened.meta),
             waiters: Waiters::default(),
             flights: BTreeMap::new(),
@@ -394,6 +408,10 @@ impl LogCore {
                 self.index_saved(base);
                 self.submit_close(file, turn);
             }
+            (Flight::SnapshotOpen { buffer }, result) => {
+                self.snapshot_opened(result, buffer, turn);
+            }
+            (Flight::SnapshotWrite { file }, result) => self.snapshot_written(file, result, turn),
             (Flight::Close | Flight::Leftover, _) => {}
         }
     }
@@ -628,6 +646,7 @@ impl LogCore {
                     meta: self.keeper.snapshot(),
                     end: self.written.mark,
                     flushed: self.flushed.mark,
+                    producers: self.producers.take_table(),
                     failure: self.failure.clone(),
                 });
                 self.state = State::Detached { reason };

@@ -85,6 +85,11 @@ impl LogCore {
         if self.files.len() > 1 || !self.mark_reached(active_base) {
             return;
         }
+        // One snapshot at a time; and the name of this one is covered by the sync of the next
+        // segment's.
+        if self.snapshot_in_flight() {
+            return;
+        }
         // One sync of a directory at a time: one that fails can take along the names that another,
         // which succeeds, was to make durable.
         if self.trims.names_are_changing() || !self.active().is_named() {
@@ -279,6 +284,9 @@ impl LogCore {
         if let Some(file) = self.files.iter_mut().find(|file| file.base == base) {
             file.name_syncs = file.name_syncs.saturating_sub(1);
         }
+        if self.files.iter().all(|file| file.base != base || file.is_named()) {
+            self.snapshots_named(base, turn);
+        }
     }
 
     pub(super) fn roll_header_written(
@@ -317,11 +325,13 @@ impl LogCore {
         assert_eq!(next.base, self.next_offset, "A1: no offset is assigned during a roll");
         self.seal_active(turn);
         self.active_is_full = false;
-        self.publish_segment(SegmentInfo::new(next.base, Some(next.salt)));
+        let base = next.base;
+        self.publish_segment(SegmentInfo::new(base, Some(next.salt)));
         self.files.push_back(next);
         assert!(self.files.len() <= 2, "at most two segments hold unflushed bytes");
         self.tail = Tail::new(FIRST_BATCH, Vec::new());
         self.spares.try_again();
+        self.begin_snapshot(base, turn);
         self.retain(turn.wall_clock_ms);
     }
 

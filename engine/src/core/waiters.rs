@@ -21,6 +21,8 @@ pub(super) struct Waiter {
     pub(super) base: Offset,
     pub(super) records: u32,
     pub(super) end: Offset,
+    /// The epoch it was appended in.
+    pub(super) epoch: Epoch,
     pub(super) ack: Ack,
     pub(super) cell: Promise,
     pub(super) assigned_at: Monotonic,
@@ -48,7 +50,6 @@ pub(super) struct AckContext {
     pub(super) now: Monotonic,
     /// When the flush that moved `flushed` was submitted; `now` if none did.
     pub(super) flush_at: Monotonic,
-    pub(super) epoch: Epoch,
     pub(super) marks: Marks,
     pub(super) progress: Progress,
 }
@@ -80,6 +81,36 @@ impl Waiters {
             waiter.cell.ack_with(appended(&waiter, context), &mut self.wakes);
         }
         self.unwritten.push_back(waiter);
+    }
+
+    /// Takes one who waits for a batch that has its offset already: it waits for its own policy at
+    /// the original's end, wherever that stands among the others.
+    pub(super) fn join(
+        &mut self,
+        mut waiter: Waiter,
+        context: &AckContext,
+        counters: &mut Counters,
+    ) {
+        let progress = &context.progress;
+        let same = |other: &&Waiter| other.end == waiter.end && other.records > 0;
+        // Who is not among those who wait was counted as acked long ago.
+        let original = self.unwritten.iter().chain(&self.unflushed).find(same);
+        waiter.bytes = original.map_or(0, |original| original.bytes);
+        if waiter.ack.is_met(waiter.end, progress) {
+            acknowledge(&mut waiter, context, counters);
+            waiter.cell.ack_with(appended(&waiter, context), &mut self.wakes);
+        }
+        if waiter.end > progress.leader_written {
+            let at = self.unwritten.partition_point(|other| other.end <= waiter.end);
+            self.unwritten.insert(at, waiter);
+        } else if waiter.end <= progress.leader_flushed {
+            assert!(waiter.acked, "D1: on a single replica a flush meets every policy");
+            waiter.cell.flush_with(appended(&waiter, context), &mut self.wakes);
+        } else if !waiter.acked || waiter.cell.is_heard() {
+            self.waiting_for_flush += usize::from(!waiter.acked);
+            let at = self.unflushed.partition_point(|other| other.end <= waiter.end);
+            self.unflushed.insert(at, waiter);
+        }
     }
 
     /// Handles a move of `written` up to `end` by a write that was submitted then.
@@ -153,7 +184,7 @@ fn appended(waiter: &Waiter, context: &AckContext) -> Appended {
     Appended {
         base_offset: waiter.base,
         records: waiter.records,
-        epoch: context.epoch,
+        epoch: waiter.epoch,
         marks: context.marks,
         stages: stages(waiter, context),
     }

@@ -76,6 +76,9 @@ impl LogCore {
     pub(super) fn pump_writes(&mut self, turn: &mut Turn<'_>) {
         loop {
             self.take_flush_wishes(turn);
+            while self.answer_known(turn) {
+                self.take_flush_wishes(turn);
+            }
             if self.groups_held() || self.roll_in_progress() {
                 return;
             }
@@ -112,6 +115,7 @@ impl LogCore {
                 base,
                 records: 0,
                 end,
+                epoch: self.epoch,
                 ack: Ack::LEADER_FLUSHED,
                 cell: wish.cell,
                 assigned_at: turn.now,
@@ -128,11 +132,11 @@ impl LogCore {
         }
     }
 
-    fn drain_is_over(&self) -> bool {
+    pub(super) fn drain_is_over(&self) -> bool {
         matches!(self.state, State::Detaching { drain: 0, .. })
     }
 
-    fn count_drained(&mut self) {
+    pub(super) fn count_drained(&mut self) {
         if let State::Detaching { drain, .. } = &mut self.state {
             *drain -= 1;
         }
@@ -186,11 +190,15 @@ impl LogCore {
         let index = self.shared.lock().segments.last().map(|active| Arc::clone(&active.index));
         let mut group = std::mem::take(&mut self.group);
         let mut at = prefix;
-        for _ in 0..plan.batches {
+        let mut left = plan.batches;
+        while left > 0 {
             let bytes = bytes_before + to_u64(at - prefix);
             let (end, waiter, hint) = self.place_batch(&mut buffer, at, bytes, turn);
             at = end;
             group.push((waiter, hint));
+            // What repeats a batch of this very group could not be told before.
+            left -= 1;
+            left -= self.refuse_or_note_known(left, turn);
         }
         // Who is told of an append finds it: the log's end is public before the ack is.
         self.publish();
@@ -208,7 +216,13 @@ impl LogCore {
             self.waiters.push(waiter, &context, &mut self.counters);
         }
         self.group = group;
-        assert_eq!(to_u64(at - prefix), plan.bytes, "the group is as long as planned");
+        self.join_known(&context);
+        let bytes = to_u64(at - prefix);
+        assert!(bytes <= plan.bytes, "the group is no longer than planned");
+        // Less than planned if it repeats itself.
+        let end = start.plus(bytes);
+        let span = to_usize(end.block_end().0 - start.block_start().0);
+        let plan = &Plan { bytes, ..*plan };
         let rest = buffer.get_mut(at..span).unwrap_or_default();
         rest.fill(0);
         let mut next = end;
@@ -247,10 +261,12 @@ impl LogCore {
         let base = self.next_offset;
         self.next_offset = base.plus(batch.record_count());
         turn.released.add(self.number, queued_bytes(Some(&batch)));
+        self.producers.note(&batch, &header);
         let waiter = Waiter {
             base,
             records: batch.record_count(),
             end: self.next_offset,
+            epoch: self.epoch,
             ack: pending.ack,
             cell: pending.cell,
             assigned_at: turn.now,
@@ -402,8 +418,8 @@ impl LogCore {
     }
 
     pub(super) fn ack_context(&self, now: Monotonic) -> AckContext {
-        let (epoch, marks, progress) = (self.epoch, self.marks(), self.progress());
-        AckContext { now, flush_at: now, epoch, marks, progress }
+        let (marks, progress) = (self.marks(), self.progress());
+        AckContext { now, flush_at: now, marks, progress }
     }
 
     /// Returns whether something was submitted that has not gone to the kernel yet.

@@ -2,7 +2,7 @@
 
 use highwater_io::threads::InlineIo;
 use highwater_io::{Access, Io};
-use highwater_segment::meta::{EpochStart, LogMeta, LogState, Mark};
+use highwater_segment::meta::{EpochStart, LogMeta, LogState, Mark, ProducersMark};
 use highwater_segment::recovery::MetaCase;
 use highwater_segment::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use highwater_segment::{Epoch, FIRST_BATCH, Generation, LogId, Offset};
@@ -69,7 +69,8 @@ pub fn repair(options: &Options, log: &str, to: Offset) -> Result<RepairReport> 
         generation: opened.meta.generation,
     };
     let (end, failure) = (opened.end, opened.read_only);
-    let detached = DetachedLog { meta: opened.meta, end, flushed: end, failure };
+    let producers = opened.producers.table;
+    let detached = DetachedLog { meta: opened.meta, end, flushed: end, producers, failure };
     control.close_log(log, &detached)?;
     Ok(report)
 }
@@ -155,5 +156,6 @@ fn rebuild_meta<I: Io>(control: &mut Control<I>, view: &LogView) -> Result<LogMe
         never_rewrite_flushed: false,
         epochs: vec![EpochStart { epoch, start: first }],
         truncations: Vec::new(),
+        producers: ProducersMark::default(),
     })
 }

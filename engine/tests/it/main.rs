@@ -12,6 +12,7 @@ mod local;
 mod metrics;
 mod mode;
 mod outside;
+mod producers;
 mod room;
 mod shards;
 mod stages;

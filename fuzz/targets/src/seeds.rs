@@ -3,7 +3,7 @@
 use highwater_index::SparseIndex;
 use highwater_segment::builder::Stamp;
 use highwater_segment::filler::fill;
-use highwater_segment::meta::{LogState, Mark};
+use highwater_segment::meta::{LogState, Mark, ProducersMark};
 use highwater_segment::{
     Compression, Epoch, FIRST_BATCH, Generation, LogId, LogMeta, Offset, Position, RecordBatch,
     Salt, SegmentHeader,
@@ -182,6 +182,7 @@ fn meta() -> LogMeta {
         never_rewrite_flushed: false,
         epochs: Vec::new(),
         truncations: Vec::new(),
+        producers: ProducersMark { offset: Offset(8), count: 1, log_time_ms: 5 },
     }
 }
 

@@ -255,6 +255,7 @@ impl Harmed<'_> {
             let mut lie = slot.clone();
             lie.state = LogState::Clean;
             lie.flushed = a.flushed.min(b.flushed);
+            lie.producers.offset = lie.producers.offset.min(lie.flushed.offset);
             lie.log_start = a.log_start.min(b.log_start);
             lie.high_watermark = lie.flushed.offset;
             lie.durable_watermark = lie.flushed.offset;

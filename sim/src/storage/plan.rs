@@ -101,7 +101,6 @@ impl Plan {
             never_rewrite_flushed: Some(self.never_rewrite_flushed),
             flush,
             retention_bytes: self.retention_bytes,
-            retention: None,
             prepare: self.prepare,
             shard: None,
             mode: match self.modes {
@@ -109,6 +108,7 @@ impl Plan {
                 Modes::Mixed if flush.interval.is_some() => Mode::Buffered,
                 Modes::Mixed => Mode::Direct,
             },
+            ..LogOptions::default()
         }
     }
 }
