@@ -24,7 +24,8 @@ use crate::report::ProducersReport;
 use crate::shared::generation_rule;
 use crate::walker::{WalkError, Walked, Walker};
 
-/// How many snapshots at or below the mark a log keeps: one to use, and one should it be damaged.
+/// How many snapshots at or below the mark a log keeps at least: one to use, and one should it be
+/// damaged.
 pub(crate) const SNAPSHOTS_KEPT: usize = 2;
 
 /// A snapshot file of an open log.
@@ -52,6 +53,8 @@ pub(crate) struct Replayed {
     files: Vec<SnapshotFile>,
     /// Snapshots of no use.
     unused: Vec<Offset>,
+    /// Batches below are asked by nobody: what they say stands in a snapshot, or they say nothing.
+    known_below: Offset,
     from: ProducersMark,
 }
 
@@ -63,6 +66,11 @@ impl Replayed {
             return ProducersMark { offset: end, count: 0, log_time_ms };
         }
         ProducersMark { log_time_ms, ..self.from }
+    }
+
+    /// Returns below where no opening and no truncation looks at a batch to know the producers.
+    pub(crate) fn known_below(&self) -> Offset {
+        if self.table.is_empty() { Offset::MAX } else { self.known_below }
     }
 
     /// Returns the snapshots to be removed once the new generation is on stable media.
@@ -108,7 +116,10 @@ pub(crate) fn replay_to_mark<I: Io>(
     }
     let from = if let Some(ProducerSnapshot { at, table, .. }) = start {
         let count = u32::try_from(table.len()).unwrap_or(u32::MAX);
-        replayed.files = kept(snapshots, at.offset, count);
+        let first = first_segment(bases, meta);
+        replayed.files = kept(snapshots, (at.offset, count), first);
+        let before = replayed.files.iter().rfind(|file| file.offset <= first);
+        replayed.known_below = before.map_or(Offset(0), |file| file.offset);
         replayed.unused.retain(|offset| replayed.files.iter().all(|file| file.offset != *offset));
         replayed.report.snapshot = Some(at.offset);
         replayed.from = ProducersMark { offset: at.offset, count, ..meta.producers };
@@ -116,6 +127,7 @@ pub(crate) fn replay_to_mark<I: Io>(
         at
     } else {
         replayed.from = ProducersMark { offset: none_below, count: 0, ..meta.producers };
+        replayed.known_below = none_below;
         replayed.table = ProducerTable::at(meta.producers.log_time_ms);
         if none_below == meta.flushed.offset { meta.flushed } else { unknown_place(none_below) }
     };
@@ -131,12 +143,25 @@ fn unknown_place(offset: Offset) -> Mark {
     Mark { offset, segment: Offset(u64::MAX), position: FIRST_BATCH }
 }
 
-/// Returns the snapshot in use, which was just made durable, and the one before it.
-fn kept(snapshots: &[Offset], used: Offset, count: u32) -> Vec<SnapshotFile> {
-    let below = snapshots.iter().copied().filter(|offset| *offset < used);
+/// Returns the snapshots that stay beside the one in use, which was just made durable: all from the
+/// one with which the log's first segment begins, so that a truncation to any place still knows
+/// the producers; and one more than is needed, should that be damaged.
+fn kept(snapshots: &[Offset], (used, count): (Offset, u32), first: Offset) -> Vec<SnapshotFile> {
+    let usable = snapshots.partition_point(|offset| *offset <= used);
+    let needed = snapshots.partition_point(|offset| *offset <= first).saturating_sub(1);
+    let from = needed.min(usable.saturating_sub(SNAPSHOTS_KEPT));
     // How many producers an older one holds is asked by nobody: it is used when the newer is lost.
-    let older = below.max().map(|offset| SnapshotFile { offset, count: 0, durable: true });
-    older.into_iter().chain([SnapshotFile { offset: used, count, durable: true }]).collect()
+    let older = |offset: &Offset| {
+        let count = if *offset == used { count } else { 0 };
+        SnapshotFile { offset: *offset, count, durable: true }
+    };
+    snapshots.get(from..usable).unwrap_or_default().iter().map(older).collect()
+}
+
+/// Returns where the first segment begins that the log needs.
+fn first_segment(bases: &[Offset], meta: &LogMeta) -> Offset {
+    let started = bases.partition_point(|base| *base <= meta.log_start);
+    bases.get(started.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Returns the snapshot at `offset`, durable, if it holds.

@@ -464,8 +464,7 @@ fn carry_out<I: Io>(
     // of the new generation.
     let above = segments.iter().skip(kept.len()).map(|segment| segment.base);
     report.removed_segments = above.collect();
-    let unused = (&report.removed_segments[..], producers.unused());
-    let bases = remove_unused(io, &recovery, &meta, unused)?;
+    let bases = remove_unused(io, &recovery, &meta, &report.removed_segments, &producers)?;
     if let Some(active) = active {
         remove_index(io, recovery.directory, active.base)?;
     }
@@ -540,12 +539,16 @@ fn remove_unused<I: Io>(
     io: &mut Blocking<I>,
     recovery: &Recovery<'_>,
     meta: &LogMeta,
-    (above, snapshots): (&[Offset], &[Offset]),
+    above: &[Offset],
+    producers: &Replayed,
 ) -> Result<Vec<Offset>> {
-    remove_snapshots(io, recovery.directory, snapshots)?;
+    remove_snapshots(io, recovery.directory, producers.unused())?;
     let bases = recovery.bases.iter().copied().filter(|base| !above.contains(base));
     let mut bases: Vec<_> = bases.collect();
-    let rest = bases.split_off(below_start(&bases, meta).len());
+    let unused = below_start(&bases, meta);
+    // A segment leaves when a snapshot, or that there is none, says what it says of the producers.
+    let known = bases.iter().skip(1).take_while(|end| **end <= producers.known_below()).count();
+    let rest = bases.split_off(unused.len().min(known));
     for base in bases.iter().chain(above) {
         io.remove(&recovery.directory.join(segment_file_name(*base)))?;
         remove_index(io, recovery.directory, *base)?;

@@ -15,10 +15,15 @@ pub struct Coverage {
 pub const SEEDS_FOR_COVERAGE: u64 = 500;
 
 /// Events that a long run has to meet, beside the case labels.
-const REQUIRED: [&str; 48] = [
+const REQUIRED: [&str; 53] = [
     "append",
     "ack",
     "buffered",
+    "duplicate acked",
+    "producer fenced",
+    "producers replayed",
+    "producers: snapshot used",
+    "sequence refused",
     "append refused: Full",
     "append refused: Poisoned",
     "clean close",
@@ -120,6 +125,10 @@ impl Coverage {
         if let Some(case) = report.tail_case {
             self.hit(case.label());
         }
+        let producers = &report.producers;
+        self.add("producers replayed", u64::from(producers.bytes_replayed > 0));
+        self.add("producers: snapshot used", u64::from(producers.snapshot.is_some()));
+        self.add("producers: snapshot not usable", u64::from(!producers.unusable.is_empty()));
         self.add("quarantine", u64::from(!report.quarantined.is_empty()));
         self.add("read-only log", u64::from(report.corrupt.is_some()));
         self.add("rewritten after a failure", u64::from(report.rewritten));

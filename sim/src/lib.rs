@@ -21,6 +21,7 @@ pub mod crash_states;
 mod failure;
 pub mod nth_failures;
 mod oracle;
+mod producers;
 pub mod program;
 pub mod report;
 pub mod storage;

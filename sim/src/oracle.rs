@@ -26,6 +26,7 @@ use highwater::{Ack, Appended, LogReport, Marks, Outcome, RecordBatch, Ticket};
 
 use crate::coverage::Coverage;
 use crate::failure::{Check, broken, ensure};
+use crate::producers::{Expected, Repeat, expected};
 
 /// An append that has an offset, or may have one.
 #[derive(Clone, Debug)]
@@ -74,6 +75,8 @@ pub(crate) struct LogModel {
     pub(crate) exists: Exists,
     pub(crate) entries: Vec<Entry>,
     wishes: Vec<Wish>,
+    /// Calls that append nothing: see [`crate::producers`].
+    pub(crate) repeats: Vec<Repeat>,
     pub(crate) durable_floor: u64,
     pub(crate) written_floor: u64,
     /// The highest start of the log that was shown.
@@ -106,6 +109,7 @@ impl LogModel {
             exists: Exists::No,
             entries: Vec::new(),
             wishes: Vec::new(),
+            repeats: Vec::new(),
             durable_floor: 0,
             written_floor: 0,
             start_floor: 0,
@@ -149,18 +153,34 @@ impl LogModel {
         ack: Ack,
         ticket: Ticket,
     ) {
-        let base = self.end();
-        self.entries.push(Entry {
-            attempt,
-            base,
-            batch,
-            ack,
-            epoch: self.epoch,
-            generation: self.generation,
-            ticket: Some(ticket),
-            acked: false,
-            assigned: false,
-        });
+        if expected(&self.entries, &batch) == Expected::Append {
+            self.insert(self.entries.len(), (attempt, batch, ack, ticket));
+        } else {
+            self.repeated(attempt, batch, ack, ticket);
+        }
+    }
+
+    /// Notes an append at its place in the order of the calls.
+    pub(crate) fn insert(
+        &mut self,
+        at: usize,
+        (attempt, batch, ack, ticket): (u64, Rc<RecordBatch>, Ack, Ticket),
+    ) {
+        let base = at.checked_sub(1).map_or(0, |before| self.entries[before].end());
+        self.entries.insert(
+            at,
+            Entry {
+                attempt,
+                base,
+                batch,
+                ack,
+                epoch: self.epoch,
+                generation: self.generation,
+                ticket: Some(ticket),
+                acked: false,
+                assigned: false,
+            },
+        );
     }
 
     pub(crate) fn flush_asked(&mut self, before_attempt: u64, ticket: Ticket) {
@@ -186,9 +206,13 @@ impl LogModel {
                     coverage.hit(match error.kind().name() {
                         "Full" => "append refused: Full",
                         "Poisoned" => "append refused: Poisoned",
+                        "OutOfOrderSequence" | "Fenced" => "append refused: numbers",
                         _ => "append refused: other",
                     });
+                    let batch = Rc::clone(&self.entries[index].batch);
+                    Self::check_refusal(&self.entries[..index], &batch, &error, coverage)?;
                     self.entries.remove(index);
+                    self.promote_repeats();
                     continue;
                 }
                 Some(Err(_)) => {
@@ -206,6 +230,7 @@ impl LogModel {
             index += 1;
         }
         coverage.add("ack", acks);
+        self.settle_repeats(coverage)?;
         self.settle_wishes()?;
         Ok(acks)
     }
@@ -223,7 +248,7 @@ impl LogModel {
             format!("attempt {attempt} was acked in epoch {}, not {}", appended.epoch, entry.epoch)
         })?;
         if !entry.acked {
-            crate::checks::acks::honest(entry, appended)?;
+            crate::checks::acks::honest((attempt, entry.ack), end, appended)?;
         }
         entry.acked = true;
         // Offsets are assigned in the order of the calls.
@@ -343,6 +368,7 @@ impl LogModel {
             entry.assigned = true;
         }
         self.wishes.clear();
+        self.repeats.clear();
         self.maybe_cuts.clear();
         (self.durable_floor, self.written_floor) = (end, end);
         self.marks = None;

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use highwater_io::{AlignedBuffer, FileId, IoError, Monotonic, Operation, Output};
-use highwater_segment::meta::{LogMeta, LogState, Mark, SLOT_BYTES, SLOT_COUNT, slot_of};
+use highwater_segment::meta::{
+    LogMeta, LogState, Mark, ProducersMark, SLOT_BYTES, SLOT_COUNT, slot_of,
+};
 use highwater_segment::{Generation, Offset};
 
 use super::{Flight, LogCore, Turn};
@@ -104,6 +106,12 @@ impl Keeper {
     /// begin there, so it stays, even if the log starts behind it.
     pub(super) fn oldest_mark_segment(&self) -> Offset {
         self.slots.iter().map(|(_, segment)| *segment).min().unwrap_or_default()
+    }
+
+    /// Returns up to where `log.meta` says that no batch is numbered.
+    pub(super) fn no_producers_below(&self) -> Offset {
+        let ProducersMark { offset, count, .. } = self.durable.producers;
+        if count == 0 { offset } else { Offset(0) }
     }
 
     fn log_start_is_due(&self) -> bool {

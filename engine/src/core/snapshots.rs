@@ -1,10 +1,11 @@
-//! Snapshots of the producers: one at every roll, so that the next opening replays no more than
-//! what recovery reads anyway.
+//! Snapshots of the producers: one at every roll, so that the next opening replays a segment or
+//! two, not the log.
 //!
 //! No crash is lost on the order here: a snapshot that is torn, has no name yet, or lies above the
 //! mark is not believed, and the one before it serves. So nothing waits for one but the next roll;
-//! its name reaches the media with that roll's. Older ones go when two newer are on stable media
-//! at or below the marks of both slots of `log.meta`.
+//! its name reaches the media with that roll's. There is one for each segment, so that a truncation
+//! knows the producers too: a segment leaves when the snapshot behind it is on stable media, and
+//! the snapshots before that go with it.
 
 use highwater_io::{Access, AlignedBuffer, FileId, IoError, OpenMode, Operation, Output};
 use highwater_segment::meta::{Mark, ProducersMark};
@@ -89,16 +90,34 @@ impl LogCore {
         self.drop_old_snapshots(turn);
     }
 
-    /// Removes the snapshots that no opening will need, whichever slot of `log.meta` it goes by.
+    /// Returns the newest snapshot that serves every truncation: it is on stable media, at or below
+    /// where the log's first segment begins, and below the marks of both slots of `log.meta`.
+    fn first_snapshot(&self) -> Option<usize> {
+        let marked = self.keeper.oldest_mark_segment().min(self.first_segment());
+        let serves = |file: &SnapshotFile| file.durable && file.offset <= marked;
+        self.producers.files.iter().rposition(serves)
+    }
+
+    /// Removes the snapshots that no opening and no truncation will need.
     fn drop_old_snapshots(&mut self, turn: &mut Turn<'_>) {
         let marked = self.keeper.oldest_mark_segment();
         let serves = |file: &&SnapshotFile| file.durable && file.offset <= marked;
         let serving = self.producers.files.iter().filter(serves).count();
-        for _ in SNAPSHOTS_KEPT..serving {
+        let unneeded = self.first_snapshot().unwrap_or(0);
+        for _ in 0..unneeded.min(serving.saturating_sub(SNAPSHOTS_KEPT)) {
             let Some(oldest) = self.producers.files.pop_front() else { return };
             let path = self.directory.join(snapshot_file_name(oldest.offset));
             self.submit(Flight::Leftover, Operation::Remove { path }, turn);
         }
+    }
+
+    /// Returns whether no opening and no truncation asks what the batches below `end` say of the
+    /// producers.
+    pub(super) fn producers_are_kept(&self, end: Offset) -> bool {
+        let first = self.first_snapshot().and_then(|at| self.producers.files.get(at));
+        self.producers.untouched
+            || self.keeper.no_producers_below() >= end
+            || first.is_some_and(|first| first.offset >= end)
     }
 
     /// Returns what the next slot of `log.meta` says of the producers.

@@ -191,6 +191,11 @@ impl LogCore {
         published.segments.drain(..gone.saturating_sub(1));
     }
 
+    /// Returns where the first segment begins that the log needs.
+    pub(super) fn first_segment(&self) -> Offset {
+        self.trims.sealed.front().map_or(self.active().base, |oldest| oldest.base)
+    }
+
     fn answer_trims(&mut self) {
         let done = self.log_start;
         let marks = self.marks();
@@ -217,8 +222,12 @@ impl LogCore {
         let idle = matches!(self.trims.step, Step::Idle) && matches!(self.state, State::Active);
         let Some(base) = self.trims.leaving.front().map(|leaving| leaving.base) else { return };
         // A sealed file that is still open here is not flushed, or just about to be closed; and
-        // the mark of either slot can still lie in it.
+        // the mark of either slot can still lie in it. And what it says of the producers must
+        // stand in a snapshot.
+        let rest = self.trims.leaving.iter().skip(1).chain(&self.trims.sealed);
+        let end = rest.map(|next| next.base).next().unwrap_or(self.active().base);
         let held = self.files.iter().any(|file| file.base == base)
+            || !self.producers_are_kept(end)
             || self.names_are_changing()
             || self.keeper.oldest_mark_segment() <= base;
         if !idle || held {

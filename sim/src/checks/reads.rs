@@ -118,6 +118,14 @@ pub(crate) fn same(entry: &Entry, batch: &ReadBatch, from: u64) -> Check {
             )
         },
     )?;
+    ensure(header.producer() == entry.batch.producer(), "D7", || {
+        format!(
+            "the batch at {} is numbered {:?}, not {:?}",
+            entry.base,
+            header.producer(),
+            entry.batch.producer()
+        )
+    })?;
     let mut expected = entry.batch.records(Offset(entry.base));
     for record in batch.records() {
         let Ok(record) = record else { return broken("D7", "a record cannot be decoded") };

@@ -479,6 +479,7 @@ impl World {
             self.operation += 1;
             self.append(&mut life, index, true)?;
             self.look(&life)?;
+            self.send_again(&mut life, index)?;
             if self.logs[index].poisoned_at.is_none() {
                 self.read_whole(&life, index)?;
             }

@@ -7,6 +7,7 @@
 mod damage;
 mod harm;
 mod life;
+mod numbered;
 mod operations;
 mod plan;
 mod probe;

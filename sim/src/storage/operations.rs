@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use highwater::{Ack, ErrorKind, Isolation, Offset};
+use highwater::{Ack, ErrorKind, Isolation, Offset, RecordBatch};
 use highwater_io::sim::{Fault, FaultRule};
 use highwater_segment::segment::parse_segment_file_name;
 
@@ -60,20 +60,25 @@ impl World {
         self.attempts += 1;
         let attempt = self.attempts;
         let batch = make_batch(&mut self.random, attempt, self.plan.sizes);
+        let numbered = self.plan.producers && !durable && self.numbers.chance(1, 2);
+        let batch = if numbered { self.numbered_batch(index, attempt) } else { Rc::new(batch) };
         let (records, bytes) = (batch.record_count(), batch.disk_bytes());
         self.note(|| {
-            format!("append {attempt} to log-{index}: {records} records, {bytes} bytes, {ack:?}")
+            let stamp = batch.producer();
+            format!(
+                "append {attempt} to log-{index}: {records} records, {bytes} bytes, {ack:?}, {stamp:?}"
+            )
         });
         self.coverage.hit("append");
         self.coverage.add("large batch", u64::from(bytes > self.plan.segment_bytes / 8));
-        let ticket = match life.engine.append(handle, batch.clone(), ack) {
+        let ticket = match life.engine.append(handle, RecordBatch::clone(&batch), ack) {
             Ok(ticket) => ticket,
             Err(error) => {
                 let dead = !life.platform.is_alive();
                 return ensure(dead, "L5", || format!("an append was refused at once: {error}"));
             }
         };
-        self.logs[index].appended(attempt, Rc::new(batch), ack, ticket.clone());
+        self.logs[index].appended(attempt, batch, ack, ticket.clone());
         let wait = durable || self.random.chance(1, 3);
         if !wait {
             return Ok(());

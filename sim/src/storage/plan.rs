@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) prepare: Preparation,
     pub(crate) modes: Modes,
     pub(crate) damage: bool,
+    /// Half the batches are numbered.
+    pub(crate) producers: bool,
     pub(crate) profile: SimProfile,
 }
 
@@ -90,6 +92,7 @@ impl Plan {
                 _ => Modes::Always(Mode::Direct),
             },
             damage,
+            producers: false,
             profile,
         }
     }

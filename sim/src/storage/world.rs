@@ -10,6 +10,7 @@ use highwater_io::sim::SimDisk;
 use highwater_segment::meta::META_FILE_NAME;
 
 use super::Config;
+use super::numbered::Senders;
 use super::plan::Plan;
 use crate::coverage::Coverage;
 use crate::failure::Check;
@@ -24,6 +25,10 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) disk: SimDisk,
     pub(crate) random: SeededRandom,
+    /// Of the producers: seeds without some go as they would if there were none.
+    pub(crate) numbers: SeededRandom,
+    /// The producers of each log.
+    pub(crate) senders: Vec<Senders>,
     pub(crate) logs: Vec<LogModel>,
     pub(crate) trace: Trace,
     pub(crate) coverage: Coverage,
@@ -43,7 +48,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, config: &Config) -> World {
         let root = SeededRandom::new(seed);
-        let plan = Plan::new(&mut root.split("plan"), config);
+        let mut plan = Plan::new(&mut root.split("plan"), config);
+        plan.producers = root.split("numbered").chance(1, 3);
         let disk = SimDisk::new(seed, plan.profile.clone());
         disk.record_trace(config.keep_trace);
         disk.set_planted(config.planted);
@@ -54,9 +60,10 @@ impl World {
             |index| LogModel::new(&name(index), plan.segment_bytes, plan.never_rewrite_flushed);
         World {
             logs: (0..plan.logs).map(model).collect(),
-            plan,
             disk,
             random: root.split("operations"),
+            numbers: root.split("producers"),
+            senders: (0..plan.logs).map(|_| Senders::default()).collect(),
             trace,
             coverage: Coverage::default(),
             operation: 0,
@@ -66,6 +73,7 @@ impl World {
             disk_is_full: false,
             spares: 0,
             old_metas: BTreeMap::new(),
+            plan,
         }
     }
 
