@@ -1,7 +1,9 @@
 //! Batches whose every record is unlike any other's: a value that is read tells which attempt
 //! wrote it.
 
-use highwater::RecordBatch;
+use std::rc::Rc;
+
+use highwater::{ProducerEpoch, ProducerId, ProducerStamp, RecordBatch, Sequence};
 use highwater_io::random::SeededRandom;
 
 use crate::convert::{narrow, wide};
@@ -47,6 +49,19 @@ pub(crate) fn batch_of(attempt: u64, lengths: &[u64]) -> RecordBatch {
 fn time_of(attempt: u64, index: u64) -> i64 {
     let ms = 10_000 + attempt / 2 * 40 + index * 13 % 50;
     i64::try_from(ms).unwrap_or(i64::MAX) - i64::try_from(attempt % 7 * 70).unwrap_or(0)
+}
+
+/// Returns the batch that a workload's producer numbers so: one record, the same each time.
+pub(crate) fn numbered_batch(sequence: i32, length: u64) -> Rc<RecordBatch> {
+    let numbers = ProducerStamp {
+        id: ProducerId(7),
+        epoch: ProducerEpoch(0),
+        base_sequence: Sequence(sequence),
+    };
+    // No attempt has such a number.
+    let content = (1 << 40) + u64::from(sequence.unsigned_abs());
+    let batch = batch_of(content, &[length]).with_producer(numbers);
+    Rc::new(batch.unwrap_or_else(|error| panic!("the numbers are valid: {error}")))
 }
 
 fn value(attempt: u64, index: u64, length: usize) -> Vec<u8> {

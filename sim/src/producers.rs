@@ -9,12 +9,15 @@
 //! and keeps its own policy, and that exactly the batches that do not fit are refused, with their
 //! kind. Not verified: expiry (simulated lives are short), and more producers than a log keeps.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use highwater::{
-    Ack, Appended, Error, Outcome, ProducerEpoch, ProducerId, ProducerStamp, RecordBatch, Sequence,
-    Ticket,
+    Ack, Appended, Error, LocalEngine, LocalLog, Outcome, ProducerEpoch, ProducerId, ProducerStamp,
+    RecordBatch, Sequence, Ticket,
 };
+
+use highwater_io::sim::SimPlatform;
 
 use crate::checks::acks;
 use crate::coverage::Coverage;
@@ -80,6 +83,21 @@ fn next_of(batch: &RecordBatch) -> Option<Sequence> {
     let first = u32::try_from(batch.producer()?.base_sequence.0).ok()?;
     let next = first.wrapping_add(batch.record_count()) & 0x7fff_ffff;
     i32::try_from(next).ok().map(Sequence)
+}
+
+/// Checks that the engine knows of every producer what the log's batches say. Nothing is on its
+/// way.
+pub(crate) fn known(engine: &LocalEngine<SimPlatform>, log: LocalLog, model: &LogModel) -> Check {
+    let stamps = model.entries.iter().filter_map(|entry| entry.batch.producer());
+    let ids: BTreeSet<_> = stamps.map(|stamp| stamp.id).collect();
+    for id in ids {
+        let known = engine.producer(log, id).map(|known| (known.epoch(), known.next_sequence()));
+        let next = model.next_stamp(id);
+        ensure(known == Ok((next.epoch, next.base_sequence)), "idempotence", || {
+            format!("{}: producer {id} goes on with {next:?}, but {known:?} is known", model.name)
+        })?;
+    }
+    Ok(())
 }
 
 impl LogModel {

@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use highwater::{
     Ack, FlushPolicy, Isolation, LocalEngine, LocalLog, LogOptions, Mode, Offset, Options,
-    Preparation, Ticket,
+    Preparation, RecordBatch, Ticket,
 };
 use highwater_io::sim::{SimDisk, SimPlatform};
 
 use super::workloads::Workload;
-use crate::batches::batch_of;
+use crate::batches::{batch_of, numbered_batch};
 use crate::checks::{media, reads};
 use crate::coverage::Coverage;
 use crate::failure::{Check, broken, ensure};
 use crate::oracle::{Exists, LogModel};
+use crate::producers;
 
 /// The engine's directory on the simulated disk.
 pub(crate) const ROOT: &str = "/data";
@@ -35,6 +36,8 @@ pub(crate) enum Step {
     Append(usize, u64, Ack),
     /// Append a batch of so many records with values of so many bytes each.
     Batch(usize, usize, u64, Ack),
+    /// Append a record with a value of so many bytes as the one with this number of a producer.
+    Numbered(usize, i32, u64, Ack),
     /// Wait for the newest ack.
     Await,
     /// Flush and wait.
@@ -105,6 +108,8 @@ pub(crate) struct Stage {
     process: Option<(SimPlatform, LocalEngine<SimPlatform>)>,
     handles: Vec<Option<LocalLog>>,
     attempts: u64,
+    /// The numbered batches sent so far, and to which log.
+    numbered: Vec<(usize, Rc<RecordBatch>)>,
     last: Option<Ticket>,
     /// Of every log.
     prepare: Preparation,
@@ -122,6 +127,7 @@ impl Stage {
             process: None,
             handles,
             attempts: 0,
+            numbered: Vec::new(),
             last: None,
             prepare: workload.prepare,
             mode: workload.mode,
@@ -143,6 +149,7 @@ impl Stage {
             coverage: Coverage::default(),
             process: None,
             handles,
+            numbered: self.numbered.clone(),
             last: None,
             ..*self
         }
@@ -188,6 +195,11 @@ impl Stage {
             Step::Batch(log, records, bytes, ack) => {
                 self.append(log, &vec![bytes; records], ack)?;
             }
+            Step::Numbered(log, sequence, bytes, ack) => {
+                let batch = numbered_batch(sequence, bytes);
+                self.numbered.push((log, Rc::clone(&batch)));
+                self.send(log, batch, ack)?;
+            }
             Step::Await => {
                 if let Some(ticket) = self.last.clone() {
                     drop(self.engine().run_until(&ticket));
@@ -228,12 +240,16 @@ impl Stage {
     }
 
     fn append(&mut self, log: usize, lengths: &[u64], ack: Ack) -> Check {
+        let batch = Rc::new(batch_of(self.attempts + 1, lengths));
+        self.send(log, batch, ack)
+    }
+
+    fn send(&mut self, log: usize, batch: Rc<RecordBatch>, ack: Ack) -> Check {
         self.attempts += 1;
         let (attempt, handle) = (self.attempts, self.handle(log));
-        let batch = batch_of(attempt, lengths);
-        match self.engine().append(handle, batch.clone(), ack) {
+        match self.engine().append(handle, RecordBatch::clone(&batch), ack) {
             Ok(ticket) => {
-                self.models[log].appended(attempt, Rc::new(batch), ack, ticket.clone());
+                self.models[log].appended(attempt, batch, ack, ticket.clone());
                 self.last = Some(ticket);
                 Ok(())
             }
@@ -348,6 +364,7 @@ impl Stage {
         let Some((_, engine)) = &self.process else { return Ok(false) };
         let start = engine.marks(handle).log_start.0;
         self.models[log].starts_at(start)?;
+        producers::known(engine, handle, &self.models[log])?;
         let asked = (start, Isolation::Written, usize::MAX);
         match reads::read(engine, handle, &self.models[log], asked)? {
             reads::Ended::Whole => Ok(true),
@@ -410,7 +427,8 @@ impl Stage {
         Ok(true)
     }
 
-    /// Opens, appends to every log, reads everything, loses the power, and opens again.
+    /// Opens, sends all numbered batches once more, appends to every log, reads everything, loses the
+    /// power, and opens again.
     pub(crate) fn another_life(&mut self) -> Check {
         let opened = self.open()?;
         ensure(opened, "L6", || "the engine does not open".to_owned())?;
@@ -418,6 +436,7 @@ impl Stage {
             if self.models[log].exists != Exists::Yes {
                 self.log(log)?;
             }
+            self.send_again(log)?;
             for step in [
                 Step::Append(log, 300, Ack::LEADER),
                 Step::Append(log, 3000, Ack::LEADER_FLUSHED),
@@ -437,6 +456,20 @@ impl Stage {
         let opened = self.open()?;
         ensure(opened, "L6", || "the engine does not open again".to_owned())?;
         self.step(Step::Kill).map(drop)
+    }
+
+    /// As a producer would that does not know what became of them: each is there once then, or is
+    /// refused for what was truncated or is too old.
+    fn send_again(&mut self, log: usize) -> Check {
+        let numbered = self.numbered.clone();
+        for (_, batch) in numbered.into_iter().filter(|(to, _)| *to == log) {
+            self.send(log, batch, Ack::LEADER_FLUSHED)?;
+            self.step(Step::Await)?;
+            let told = self.last.as_ref().is_some_and(|ticket| ticket.acked().is_some());
+            ensure(told, "L5", || "a numbered batch hears nothing".to_owned())?;
+            self.look()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn power_cut(&mut self, survival: highwater_io::sim::Survival) {

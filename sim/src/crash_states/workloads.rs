@@ -4,7 +4,8 @@ use highwater::{Ack, Mode, Preparation};
 
 use super::stage::Cut::{Border, Inside, To};
 use super::stage::Step::{
-    self, Append, Await, Batch, Close, Flush, Free, Kill, Log, Open, Reopen, Trim, Truncate, Wait,
+    self, Append, Await, Batch, Close, Flush, Free, Kill, Log, Numbered, Open, Reopen, Trim,
+    Truncate, Wait,
 };
 
 /// A workload: its name, what it is for, and its steps.
@@ -101,7 +102,7 @@ const OLD: &[Step] = &[
 ];
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 25] = [
+pub const WORKLOADS: [Workload; 27] = [
     plain("creation", &[Open, Log(0), Append(0, 10, FLUSHED), Await]),
     plain(
         "tail-rewrite",
@@ -259,6 +260,67 @@ pub const WORKLOADS: [Workload; 25] = [
             Append(0, LARGE, LEADER),
             Append(0, LARGE, LEADER),
             Append(0, LARGE, FLUSHED),
+            Await,
+        ],
+    ),
+    plain(
+        "producers-and-a-roll",
+        &[
+            Open,
+            Log(0),
+            Numbered(0, 0, LARGE, LEADER),
+            Numbered(0, 1, 100, LEADER),
+            // Both are in flight.
+            Numbered(0, 1, 100, FLUSHED),
+            Numbered(0, 0, LARGE, LEADER),
+            Await,
+            Append(0, LARGE, LEADER),
+            Numbered(0, 2, LARGE, LEADER),
+            Numbered(0, 2, LARGE, FLUSHED),
+            // A gap.
+            Numbered(0, 4, 100, LEADER),
+            Await,
+            Wait(150_000),
+            Append(0, LARGE, LEADER),
+            Numbered(0, 3, LARGE, LEADER),
+            Append(0, LARGE, FLUSHED),
+            Await,
+            Numbered(0, 2, LARGE, LEADER),
+            Numbered(0, 4, 100, LEADER),
+            Await,
+            Close,
+            Open,
+            Numbered(0, 4, 100, FLUSHED),
+            Numbered(0, 5, 100, FLUSHED),
+            Await,
+        ],
+    ),
+    plain(
+        "producers-and-a-truncation",
+        &[
+            Open,
+            Log(0),
+            Numbered(0, 0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Numbered(0, 1, 100, LEADER),
+            Numbered(0, 2, LARGE, FLUSHED),
+            Await,
+            Wait(150_000),
+            Truncate(0, To(3)),
+            // It is gone, and can come again.
+            Numbered(0, 2, LARGE, LEADER),
+            Numbered(0, 1, 100, LEADER),
+            Await,
+            Append(0, LARGE, LEADER),
+            Append(0, LARGE, LEADER),
+            Numbered(0, 2, LARGE, FLUSHED),
+            Await,
+            Trim(0, 4),
+            Wait(150_000),
+            Truncate(0, To(4)),
+            Numbered(0, 1, 100, LEADER),
+            Numbered(0, 2, LARGE, FLUSHED),
             Await,
         ],
     ),

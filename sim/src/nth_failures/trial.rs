@@ -158,7 +158,10 @@ impl<'a> Trial<'a> {
         match step {
             Step::Open => self.open(),
             Step::Log(index) => self.log(index),
-            Step::Append(index, bytes, ack) => self.append(index, &[bytes], ack),
+            // Without its numbers: what a failed duplicate would be judged by is not modelled here.
+            Step::Append(index, bytes, ack) | Step::Numbered(index, _, bytes, ack) => {
+                self.append(index, &[bytes], ack)
+            }
             Step::Batch(index, records, bytes, ack) => {
                 self.append(index, &vec![bytes; records], ack)
             }

@@ -17,6 +17,7 @@ use super::world::World;
 use crate::checks::{media, reads};
 use crate::failure::{Check, broken, ensure};
 use crate::oracle::Exists;
+use crate::producers;
 
 /// I/O boundaries of one life, at most: a loop that does not end is a failure, not a hang.
 pub(crate) const BOUNDARIES_MAX: u64 = 100_000;
@@ -263,6 +264,7 @@ impl World {
 
     pub(crate) fn read_whole(&mut self, life: &Life, index: usize) -> Check {
         let Some(handle) = life.handles[index] else { return Ok(()) };
+        producers::known(&life.engine, handle, &self.logs[index])?;
         let start = life.engine.marks(handle).log_start.0;
         let asked = (start, Isolation::Written, usize::MAX);
         match reads::read(&life.engine, handle, &self.logs[index], asked)? {
