@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::ValueEnum;
 use highwater::{
     Compression, Engine, Error, FlushPolicy, Log, LogOptions, Mode, Offset, Options, Outcome,
+    Producer, ProducerEpoch, ProducerId,
 };
 use highwater_io::clock::monotonic_now;
 use serde::Serialize;
 
 use crate::acks::{AckEnd, Tally};
 use crate::args::{self, AckChoice, BackendName, Format, LogPlace, ModeName};
-use crate::batches::{Batching, Stop, append_input};
+use crate::batches::{Batching, Stop, append_input, lines_there};
 use crate::findings;
 use crate::output::{Exit, Failure, tell};
 use crate::text;
@@ -26,6 +27,11 @@ const EXAMPLE: &str = "\
 Examples:
   highwater append --dir ./data --log demo < README.md
   tail -f app.log | highwater append --dir ./data --log app --ack leader-flushed --acks jsonl
+  highwater append --dir ./data --log demo --producer 7 < orders.txt
+
+With --producer the log counts the lines it has of this producer: after an interruption the same
+command with the same input goes on behind them, and appends each line once. At most 2147483647
+lines.
 
 Batches hold up to 1024 lines or 60 KiB; when the input pauses, what is there goes at once.
 Each line may hold any bytes; at most 16 MiB.";
@@ -55,6 +61,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
     in_flight: u32,
+    /// Number the lines as records of this producer, so that the same input appended again after an
+    /// interruption goes on behind what the log has of it. Any number; one for each input.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]
+    producer: Option<i64>,
+    /// The epoch of the producer: a higher one than the log knows begins the input anew and locks
+    /// out the older [default: the newest the log knows, or 0].
+    #[arg(long, value_name = "E", requires = "producer",
+        value_parser = clap::value_parser!(i16).range(0..))]
+    producer_epoch: Option<i16>,
     /// Print a line on standard output for each batch, after its ack.
     #[arg(long, value_name = "FORMAT", value_enum)]
     acks: Option<AcksFormat>,
@@ -137,7 +152,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         in_flight: arguments.in_flight,
         print: arguments.acks.is_some(),
     };
-    let (stop, acks) = append_input(&log, batching)?;
+    let producer = producer(&log, arguments)?;
+    if let Some(there) = producer.as_ref().map(lines_there).filter(|there| *there > 0) {
+        notes
+            .add(format!("note: {} of the input in the log already", text::counted(there, "line")));
+    }
+    let (stop, acks) = append_input(&log, batching, producer)?;
     let flushed = log.flush().and_then(|receipt| receipt.wait()).map(drop);
     let end = acks.tally.end.unwrap_or(first_end);
     let cut = acks.failed.as_ref().is_some_and(|(_, error)| cut_behind(&log, error, end));
@@ -164,6 +184,25 @@ fn open_log(engine: &Engine, arguments: &Arguments) -> Result<Log, Failure> {
     };
     let log = engine.log(&arguments.place.log, options)?;
     log.failure().map_or(Ok(log), |error| Err(error.into()))
+}
+
+/// Returns the producer whose records the lines are, if there is one.
+fn producer(log: &Log, arguments: &Arguments) -> Result<Option<Producer>, Failure> {
+    let Some(id) = arguments.producer.map(ProducerId) else { return Ok(None) };
+    let known = log.producer(id)?;
+    match arguments.producer_epoch.map(ProducerEpoch) {
+        Some(epoch) if epoch < known.epoch() => Err(Failure::new(
+            Exit::Error,
+            format!(
+                "cannot append to log {}: producer {id} has been taken over by epoch {}; leave \
+                 --producer-epoch out to go on in it, or give a higher one",
+                log.name(),
+                known.epoch()
+            ),
+        )),
+        Some(epoch) if epoch > known.epoch() => Ok(Some(Producer::new(id, epoch)?)),
+        _ => Ok(Some(known)),
+    }
 }
 
 /// Everything of this log is flushed by now; a close that fails for another log's damage, which

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
-use highwater::{Ack, BatchBuilder, Compression, Log, MAX_BATCH_BYTES};
+use highwater::{Ack, BatchBuilder, Compression, Log, MAX_BATCH_BYTES, Producer};
 use highwater_segment::{FIRST_BATCH, MIN_SEGMENT_BYTES};
 
 use crate::acks::{AckEnd, Sent, wait_for_all};
@@ -49,7 +49,14 @@ impl From<Failure> for Stop {
 }
 
 /// Appends standard input and waits for the acks.
-pub(crate) fn append_input(log: &Log, batching: Batching) -> Result<(Stop, AckEnd), Failure> {
+///
+/// With a `producer` each line is the record with its number: those that the log has already are
+/// passed over.
+pub(crate) fn append_input(
+    log: &Log,
+    batching: Batching,
+    producer: Option<Producer>,
+) -> Result<(Stop, AckEnd), Failure> {
     let in_flight = usize::try_from(batching.in_flight).unwrap_or(usize::MAX);
     let (events_in, events) = sync_channel(EVENTS_MAX);
     let (slots_in, slots) = sync_channel(in_flight);
@@ -63,6 +70,8 @@ pub(crate) fn append_input(log: &Log, batching: Batching) -> Result<(Stop, AckEn
     let mut batcher = Batcher {
         log: log.clone(),
         ack: batching.ack,
+        passes_over: producer.as_ref().map_or(0, lines_there),
+        producer,
         exactly: batching.exactly,
         compression: batching.compression,
         builder: BatchBuilder::default(),
@@ -83,10 +92,18 @@ pub(crate) fn append_input(log: &Log, batching: Batching) -> Result<(Stop, AckEn
     }
 }
 
+/// Returns how many lines of the input a log has of its producer.
+pub(crate) fn lines_there(producer: &Producer) -> u64 {
+    u64::from(producer.next_sequence().0.unsigned_abs())
+}
+
 /// Gathers lines into batches and appends them.
 struct Batcher {
     log: Log,
     ack: Ack,
+    producer: Option<Producer>,
+    /// So many lines are in the log already.
+    passes_over: u64,
     exactly: Option<u32>,
     compression: Compression,
     builder: BatchBuilder,
@@ -140,6 +157,10 @@ impl Batcher {
     }
 
     fn add(&mut self, line: &[u8]) -> Result<(), Stop> {
+        if self.lines < self.passes_over {
+            self.lines += 1;
+            return Ok(());
+        }
         let grown = self.builder.disk_bytes() + line.len() + RECORD_OVERHEAD_BYTES;
         match self.exactly {
             Some(_) if grown > MAX_BATCH_BYTES => return Err(self.batch_too_large()),
@@ -167,6 +188,10 @@ impl Batcher {
             .compression(self.compression)
             .build()
             .map_err(|error| refused(&format!("cannot append: {error}"), Exit::Error, &lines))?;
+        let batch = match &mut self.producer {
+            Some(producer) => producer.number(batch),
+            None => batch,
+        };
         if self.slots.send(()).is_err() {
             return Err(Stop::AckFailed);
         }

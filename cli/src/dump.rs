@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use highwater::inspect::{DumpItem, dump};
 use highwater::{Codec, ReadBatch};
-use highwater_segment::{BatchHeader, LogMeta, SegmentHeader};
+use highwater_segment::producer_snapshot::ProducerSnapshot;
+use highwater_segment::{BatchHeader, LogMeta, SegmentHeader, producers};
 use serde::Serialize;
 
 use crate::args::Format;
@@ -17,14 +18,15 @@ Examples:
   highwater dump ./data/demo/00000000000000000000.log --format text
   highwater dump ./data/demo/log.meta
 
-Prints one object per line, `type` first: slot, segment, batch, filler, stop. Bytes that are not
+Prints one object per line, `type` first: slot, producers, segment, batch, filler, stop. Bytes that are not
 UTF-8 stand as base64. It shows what is there; `highwater verify` says whether that is right.";
 
-/// Show every header field of a segment, a log.meta or a log's directory; writes nothing.
+/// Show every header field of a segment, a log.meta, a snapshot of the producers or a log's
+/// directory; writes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// A segment file, a log.meta, or the directory of a log.
+    /// A segment file, a log.meta, a .producers file, or the directory of a log.
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Leave the records out.
@@ -48,6 +50,11 @@ enum Item<'a> {
         length: u64,
         #[serde(flatten)]
         content: Content<Segment>,
+    },
+    Producers {
+        file: String,
+        #[serde(flatten)]
+        content: Content<Snapshot>,
     },
     Batch {
         file: String,
@@ -105,6 +112,36 @@ struct Meta {
     never_rewrite_flushed: bool,
     epochs: Vec<EpochStart>,
     truncations: Vec<Truncation>,
+    producers_offset: u64,
+    producer_count: u32,
+    log_time_ms: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct Snapshot {
+    log_id: String,
+    at: Mark,
+    log_time_ms: i64,
+    leader_epoch: u32,
+    producers: Vec<Producer>,
+}
+
+#[derive(Debug, Serialize)]
+struct Producer {
+    id: i64,
+    epoch: i16,
+    last_seen_ms: i64,
+    next_sequence: i32,
+    batches: Vec<SeenBatch>,
+}
+
+#[derive(Debug, Serialize)]
+struct SeenBatch {
+    base_offset: u64,
+    base_sequence: i32,
+    record_count: u32,
+    records_crc: u32,
+    leader_epoch: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -186,6 +223,9 @@ fn json_item(item: DumpItem<'_>, with_records: bool) -> Item<'_> {
         DumpItem::Segment { file, length, header } => {
             Item::Segment { file: name(file), length, content: Content::of(header, segment_of) }
         }
+        DumpItem::Producers { file, snapshot } => {
+            Item::Producers { file: name(file), content: Content::of(snapshot, snapshot_of) }
+        }
         DumpItem::Batch { file, batch } => Item::Batch {
             file: name(file),
             header: header_of(batch.header()),
@@ -215,17 +255,47 @@ fn meta_of(meta: &LogMeta) -> Meta {
         generation: meta.generation.0,
         epoch: meta.epoch.0,
         log_start: meta.log_start.0,
-        flushed: Mark {
-            offset: meta.flushed.offset.0,
-            segment: meta.flushed.segment.0,
-            position: meta.flushed.position.0,
-        },
+        flushed: mark_of(&meta.flushed),
         high_watermark: meta.high_watermark.0,
         durable_watermark: meta.durable_watermark.0,
         segment_bytes: meta.segment_bytes,
         never_rewrite_flushed: meta.never_rewrite_flushed,
         epochs: epochs.collect(),
         truncations: truncations.collect(),
+        producers_offset: meta.producers.offset.0,
+        producer_count: meta.producers.count,
+        log_time_ms: meta.producers.log_time_ms,
+    }
+}
+
+fn mark_of(mark: &highwater_segment::meta::Mark) -> Mark {
+    Mark { offset: mark.offset.0, segment: mark.segment.0, position: mark.position.0 }
+}
+
+fn snapshot_of(snapshot: &ProducerSnapshot) -> Snapshot {
+    let producers = snapshot.table.iter().map(|(id, state)| Producer {
+        id: id.0,
+        epoch: state.epoch.0,
+        last_seen_ms: state.last_seen_ms,
+        next_sequence: state.next_sequence().0,
+        batches: state.batches.iter().map(seen_of).collect(),
+    });
+    Snapshot {
+        log_id: snapshot.log_id.to_string(),
+        at: mark_of(&snapshot.at),
+        log_time_ms: snapshot.table.log_time_ms(),
+        leader_epoch: snapshot.leader_epoch.0,
+        producers: producers.collect(),
+    }
+}
+
+fn seen_of(seen: &producers::SeenBatch) -> SeenBatch {
+    SeenBatch {
+        base_offset: seen.base_offset.0,
+        base_sequence: seen.base_sequence.0,
+        record_count: seen.records,
+        records_crc: seen.records_crc,
+        leader_epoch: seen.leader_epoch.0,
     }
 }
 
@@ -292,9 +362,37 @@ fn text_item(item: DumpItem<'_>) -> String {
             format!("segment {}: {length} bytes, header: {fault}", file.display())
         }
         DumpItem::Batch { batch, .. } => text_header(batch),
+        DumpItem::Producers { file, snapshot: Ok(snapshot) } => text_snapshot(file, &snapshot),
+        DumpItem::Producers { file, snapshot: Err(fault) } => {
+            format!("producers {}: {fault}", file.display())
+        }
         DumpItem::Filler { end_position, .. } => format!("filler up to byte {end_position}"),
         DumpItem::Stop { position, what, .. } => format!("stop at byte {position}: {what}"),
     }
+}
+
+/// A line for the snapshot and one for each producer.
+fn text_snapshot(file: &Path, snapshot: &ProducerSnapshot) -> String {
+    let mut text = format!(
+        "producers {}: {} at offset {} (segment {} position {}), log time {}, leader epoch {}",
+        file.display(),
+        snapshot.table.len(),
+        snapshot.at.offset,
+        snapshot.at.segment,
+        snapshot.at.position,
+        snapshot.table.log_time_ms(),
+        snapshot.leader_epoch
+    );
+    for (id, state) in snapshot.table.iter() {
+        text += &format!(
+            "\n  producer {id}: epoch {} next sequence {} last seen {} batches at {:?}",
+            state.epoch,
+            state.next_sequence(),
+            state.last_seen_ms,
+            state.batches.iter().map(|seen| seen.base_offset.0).collect::<Vec<_>>()
+        );
+    }
+    text
 }
 
 fn uncompressed_bytes(batch: &ReadBatch) -> Option<usize> {

@@ -60,6 +60,37 @@ fn compressed_lines_take_less_and_are_read_back_verified_and_shown() {
 }
 
 #[test]
+fn the_same_input_of_a_producer_goes_on_where_the_log_is() {
+    let scratch = Scratch::new("producer");
+    let seven = &["--producer", "7", "--batch-records", "3"][..];
+    // As if it had been interrupted behind the fifth line.
+    scratch.append(seven, &numbered(5));
+    scratch.append(seven, &numbered(12)).says(&["5 lines of the input in the log already"]);
+    scratch.append(seven, &numbered(12)).says(&["12 lines of the input"]);
+    scratch.append(&["--producer", "8"], b"of another\n");
+    assert_eq!(scratch.read(&[]).exits(0).out, [&numbered(12)[..], b"of another\n"].concat());
+    // A higher epoch begins anew, and the older one is over.
+    scratch.append(&["--producer", "7", "--producer-epoch", "1"], b"anew\n");
+    let old = &["--log", "demo", "--producer", "7", "--producer-epoch", "0"];
+    scratch.run("append", old, b"late\n").refuses(1, &["producer 7", "epoch 1"]);
+    let directory = scratch.data().join("demo");
+    let dump = ["dump", directory.to_str().unwrap(), "--no-records"];
+    let dumped = crate::run(&dump, b"").exits(0).json_lines();
+    let numbers: Vec<_> = dumped
+        .iter()
+        .filter(|item| item["type"] == "batch")
+        .map(|b| [&b["producer_id"], &b["producer_epoch"], &b["base_sequence"]].map(Value::as_i64))
+        .collect();
+    let expected = [[7, 0, 0], [7, 0, 3], [7, 0, 5], [7, 0, 8], [7, 0, 11], [8, 0, 0], [7, 1, 0]];
+    assert_eq!(numbers, expected.map(|numbers| numbers.map(Some)));
+    let snapshots = dumped.iter().filter(|item| item["type"] == "producers");
+    let newest = snapshots.max_by_key(|snapshot| snapshot["at"]["offset"].as_u64());
+    let newest = newest.expect("a close leaves one");
+    assert_eq!((&newest["at"]["offset"], &newest["producers"][1]["id"]), (&14.into(), &7.into()));
+    scratch.run("verify", &[], b"").exits(0);
+}
+
+#[test]
 fn a_last_line_without_a_newline_counts_and_no_line_is_invented() {
     let scratch = Scratch::new("last-line");
     scratch.append(&[], b"one\ntwo");

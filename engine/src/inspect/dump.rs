@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use highwater_io::threads::InlineIo;
 use highwater_io::{Access, AlignedBuffer, Blocking, Io, IoErrorKind};
 use highwater_segment::meta::{META_FILE_NAME, SlotFault, decode_slots};
+use highwater_segment::producer_snapshot::{
+    ProducerSnapshot, SnapshotFault, parse_snapshot_file_name, snapshot_file_name,
+};
 use highwater_segment::recovery::decide_meta;
 use highwater_segment::scan::{Chain, GenerationRule};
 use highwater_segment::segment::{
@@ -15,6 +18,7 @@ use highwater_segment::{BatchHeader, Epoch, FIRST_BATCH, Generation, LogMeta, Of
 use super::read_slots;
 use crate::error::{Error, ErrorKind, Result};
 use crate::opening::segment_bases;
+use crate::producers::{read_file, snapshot_offsets};
 use crate::reader::ReadBatch;
 use crate::shared::generation_rule;
 use crate::walker::{WalkError, Walked, Walker};
@@ -37,6 +41,13 @@ pub enum DumpItem<'a> {
         length: u64,
         /// What the header holds.
         header: std::result::Result<SegmentHeader, SegmentFault>,
+    },
+    /// A snapshot of the producers.
+    Producers {
+        /// The file.
+        file: &'a Path,
+        /// What it holds.
+        snapshot: std::result::Result<ProducerSnapshot, SnapshotFault>,
     },
     /// A batch that verifies.
     Batch {
@@ -63,10 +74,11 @@ pub enum DumpItem<'a> {
     },
 }
 
-/// Shows what `path` - a segment, a `log.meta` or a log's directory - holds, in its order.
+/// Shows what `path` - a segment, a `log.meta`, a snapshot of the producers or a log's directory -
+/// holds, in its order.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] if it cannot be read, [`ErrorKind::Config`] if it is none of the three.
+/// [`ErrorKind::Io`] if it cannot be read, [`ErrorKind::Config`] if it is none of these.
 pub fn dump(path: &Path, visit: &mut dyn FnMut(DumpItem<'_>)) -> Result<()> {
     let mut io = Blocking::new(InlineIo::new());
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -78,20 +90,24 @@ pub fn dump(path: &Path, visit: &mut dyn FnMut(DumpItem<'_>)) -> Result<()> {
         let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
         return dump_segment(&mut io, &directory, base, visit);
     }
-    let bases = match io.list(path) {
-        Ok(entries) if entries.iter().any(|entry| entry.name == META_FILE_NAME) => {
-            segment_bases(&entries)
-        }
-        Ok(entries) if !segment_bases(&entries).is_empty() => segment_bases(&entries),
+    if parse_snapshot_file_name(&name).is_some() {
+        return dump_producers(&mut io, path, visit);
+    }
+    let entries = match io.list(path) {
+        Ok(entries) if entries.iter().any(|entry| entry.name == META_FILE_NAME) => entries,
+        Ok(entries) if !segment_bases(&entries).is_empty() => entries,
         Err(error) if error.kind == IoErrorKind::NotFound => return Err(error.into()),
         _ => {
             return Err(Error::new(ErrorKind::Config, "dump", &path.display().to_string())
-                .detail("it is neither a segment, a log.meta nor a log's directory")
+                .detail("it is neither a segment, a log.meta, a snapshot of producers nor a log's directory")
                 .remedy("give one of those, such as DIR/LOG"));
         }
     };
     dump_meta(&mut io, &path.join(META_FILE_NAME), visit)?;
-    for base in bases {
+    for offset in snapshot_offsets(&entries) {
+        dump_producers(&mut io, &path.join(snapshot_file_name(offset)), visit)?;
+    }
+    for base in segment_bases(&entries) {
         dump_segment(&mut io, path, base, visit)?;
     }
     Ok(())
@@ -105,6 +121,18 @@ fn dump_meta<I: Io>(
     for (slot, meta) in read_slots(io, path)?.into_iter().enumerate() {
         visit(DumpItem::Slot { slot, meta });
     }
+    Ok(())
+}
+
+fn dump_producers<I: Io>(
+    io: &mut Blocking<I>,
+    path: &Path,
+    visit: &mut dyn FnMut(DumpItem<'_>),
+) -> Result<()> {
+    let (file, _) = io.open(path, Access::Read, true)?;
+    let bytes = read_file(io, file);
+    io.close(file)?;
+    visit(DumpItem::Producers { file: path, snapshot: ProducerSnapshot::decode(&bytes?) });
     Ok(())
 }
 

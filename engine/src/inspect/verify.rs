@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use highwater_index::{IndexView, index_file_name};
 use highwater_io::threads::InlineIo;
 use highwater_io::{Access, AlignedBuffer, Blocking, Io};
-use highwater_segment::meta::{MAX_EPOCHS, META_FILE_NAME, SLOT_BYTES, slot_of};
+use highwater_segment::meta::{
+    LogMeta, MAX_EPOCHS, META_FILE_NAME, ProducersMark, SLOT_BYTES, slot_of,
+};
+use highwater_segment::producer_snapshot::{ProducerSnapshot, snapshot_file_name};
 use highwater_segment::recovery::{HeaderFact, MetaCase};
 use highwater_segment::scan::{Chain, GenerationRule, Stop};
 use highwater_segment::{Codec, Epoch, FIRST_BATCH, Offset, Position, Records, StoredRecords};
@@ -16,6 +19,7 @@ use super::{LogView, check_root};
 use crate::control::log_names;
 use crate::convert::{to_u64, to_usize};
 use crate::error::{Error, ErrorKind, Result};
+use crate::producers::{read_file, snapshot_offsets};
 use crate::shared::generation_rule;
 use crate::walker::{WalkError, Walked, Walker, file_evidence};
 
@@ -157,6 +161,7 @@ impl Verifier<'_> {
             next = self.view.successor(base).filter(|_| newest.is_some_and(|last| base < last));
         }
         self.indexes(io);
+        self.snapshots(io, &meta)?;
         Ok(true)
     }
 
@@ -411,6 +416,33 @@ impl Verifier<'_> {
         let what = "bytes behind the last batch are neither a filler nor zeros".to_owned();
         self.damage(path.to_owned(), position.0, next..next, "T4", what);
         Ok(Ended::Badly)
+    }
+
+    /// Snapshots of the producers are derived data too.
+    fn snapshots<I: Io>(&mut self, io: &mut Blocking<I>, meta: &LogMeta) -> Result<()> {
+        let offsets = snapshot_offsets(&self.view.entries);
+        let ProducersMark { offset: newest, count, .. } = meta.producers;
+        if count > 0 && !offsets.contains(&newest) {
+            let file = self.view.directory.join(snapshot_file_name(newest));
+            let file = file.display();
+            self.verdict.notes.push(format!("{file} is missing; the log is replayed from before"));
+        }
+        for offset in offsets {
+            let path = self.view.directory.join(snapshot_file_name(offset));
+            // Beside a writer it may be gone by now.
+            let Ok((file, _)) = io.open(&path, Access::Read, true) else { continue };
+            let bytes = read_file(io, file);
+            io.close(file)?;
+            let fault = match ProducerSnapshot::decode(&bytes?) {
+                Ok(found) if found.log_id == meta.log_id && found.at.offset == offset => continue,
+                Ok(_) => "it belongs to another log or offset".to_owned(),
+                Err(fault) => fault.to_string(),
+            };
+            let path = path.display();
+            let note = format!("{path} is not usable ({fault}); the log is replayed from before");
+            self.verdict.notes.push(note);
+        }
+        Ok(())
     }
 
     /// Indexes are derived data: a bad one is worth a note.
