@@ -13,6 +13,7 @@ mod damage;
 mod index;
 mod input;
 mod log_meta;
+mod producer_snapshot;
 mod records;
 mod recovery;
 mod seal;
@@ -36,6 +37,7 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "damage", check: damage::check },
     Target { name: "index", check: index::check },
     Target { name: "log_meta", check: log_meta::check },
+    Target { name: "producer_snapshot", check: producer_snapshot::check },
     Target { name: "records", check: records::check },
     Target { name: "recovery", check: recovery::check },
     Target { name: "segment_scan", check: segment_scan::check },

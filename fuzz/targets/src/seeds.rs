@@ -4,9 +4,11 @@ use highwater_index::SparseIndex;
 use highwater_segment::builder::Stamp;
 use highwater_segment::filler::fill;
 use highwater_segment::meta::{LogState, Mark, ProducersMark};
+use highwater_segment::producer_snapshot::ProducerSnapshot;
+use highwater_segment::producers::{NumberedBatch, ProducerTable};
 use highwater_segment::{
-    Compression, Epoch, FIRST_BATCH, Generation, LogId, LogMeta, Offset, Position, RecordBatch,
-    Salt, SegmentHeader,
+    Compression, Epoch, FIRST_BATCH, Generation, LogId, LogMeta, Offset, Position, ProducerEpoch,
+    ProducerId, ProducerStamp, RecordBatch, Salt, SegmentHeader, Sequence,
 };
 
 use crate::input::wide;
@@ -41,6 +43,7 @@ pub fn seeds() -> Vec<Seed> {
     for (name, bytes) in metas() {
         add("log_meta", name, bytes);
     }
+    add("producer_snapshot", "seed-three", producers());
     for (name, bytes) in damages() {
         add("damage", name, bytes);
     }
@@ -48,6 +51,23 @@ pub fn seeds() -> Vec<Seed> {
         add("recovery", name, bytes);
     }
     seeds
+}
+
+/// A snapshot of three producers, one with a full window.
+fn producers() -> Vec<u8> {
+    let mut table = ProducerTable::at(1_700_000_000_000);
+    let mut offset = Offset(0);
+    for (id, sequences) in [(5, 0..7), (i64::MAX, 0..1), (0, i32::MAX - 2..i32::MAX)] {
+        for base_sequence in sequences.map(Sequence) {
+            let stamp =
+                ProducerStamp { id: ProducerId(id), epoch: ProducerEpoch(3), base_sequence };
+            let numbered = NumberedBatch { stamp, records: 1, records_crc: 7 };
+            table.note(&numbered, offset, Epoch(2));
+            offset = offset.plus(1);
+        }
+    }
+    let at = Mark { offset, segment: offset, position: FIRST_BATCH };
+    ProducerSnapshot { log_id: LogId(77), at, leader_epoch: Epoch(3), table }.encode()
 }
 
 fn batch(records: u64) -> RecordBatch {
@@ -182,7 +202,7 @@ fn meta() -> LogMeta {
         never_rewrite_flushed: false,
         epochs: Vec::new(),
         truncations: Vec::new(),
-        producers: ProducersMark { offset: Offset(8), count: 1, log_time_ms: 5 },
+        producers: ProducersMark::default(),
     }
 }
 
