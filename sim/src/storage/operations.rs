@@ -84,6 +84,8 @@ impl World {
             return Ok(());
         }
         let result = life.engine.run_until(&ticket);
+        let told = ticket.acked().is_some() || !life.platform.is_alive();
+        ensure(told, "L5", || format!("attempt {attempt} waits for nothing: {result:?}"))?;
         if durable && self.logs[index].poisoned_at.is_none() {
             let excused = !life.platform.is_alive() || self.disk.rules_left() == 0;
             let faulty = self.logs[index].flush_may_fail || self.logs[index].write_may_fail;
