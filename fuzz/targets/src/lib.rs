@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "batch_header", check: batch_header::check },
     Target { name: "damage", check: damage::check },
     Target { name: "index", check: index::check },
