@@ -125,7 +125,7 @@ impl<I: Io> Reader<I> {
     }
 
     fn next_batch(&mut self) -> Result<Option<ReadBatch>> {
-        let mut looked_again = false;
+        let mut looks = 0;
         loop {
             let Some(look) = self.look()? else { return Ok(None) };
             let mut walk = match self.walker.take() {
@@ -172,10 +172,11 @@ impl<I: Io> Reader<I> {
                     return Ok(Some(ReadBatch::new(header, walk.walker.take(&records), from)));
                 }
                 Err(WalkError::Io(error)) => return Err(error.into()),
-                Err(WalkError::Stop(_)) if !looked_again => {
-                    // The window may have been read before these bytes were written.
-                    looked_again = true;
-                    walk.walker.forget();
+                Err(WalkError::Stop(_)) if looks < 2 => {
+                    // The window may have been read before these bytes were written; if they are
+                    // not in memory either, the media is asked.
+                    walk.walker.look_anew(looks > 0);
+                    looks += 1;
                 }
                 Err(WalkError::Stop(_)) if walk.by_hint => {
                     if self.is_overtaken() {
@@ -183,7 +184,7 @@ impl<I: Io> Reader<I> {
                         continue;
                     }
                     self.forget_hints()?;
-                    looked_again = false;
+                    looks = 0;
                 }
                 Err(WalkError::Stop(stop)) => {
                     if self.is_overtaken() {

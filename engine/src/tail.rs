@@ -95,18 +95,19 @@ impl ReaderPlace {
 
 impl State {
     /// Lets go what every reader has passed, oldest first: a chunk that is gone is never newer than
-    /// one that stays, as a block that was rewritten is in two of them. Returns a buffer of it.
-    fn release(&mut self) -> Option<AlignedBuffer> {
+    /// one that stays, as a block that was rewritten is in two of them. Returns the buffers:
+    /// readers pass several between two writes.
+    fn release(&mut self) -> Vec<AlignedBuffer> {
         let places = self.places.iter().map(|place| place.0.load(Ordering::Relaxed));
         let passed = Offset(places.min().unwrap_or(u64::MAX));
-        let mut free = None;
+        let mut free = Vec::new();
         // The last one stays: its end is where the next group may begin.
         while self.chunks.len() > 1
             && let Some(oldest) = self.chunks.front()
             && oldest.stretch.end <= passed
             && Arc::strong_count(&oldest.buffer) == 1
         {
-            free = self.release_oldest().or(free);
+            free.extend(self.release_oldest());
         }
         free
     }
@@ -151,26 +152,27 @@ impl Tail {
         self.lock().chunks.clear();
     }
 
-    /// Keeps what was written. Returns a buffer that is free again: an older one, or this one if
+    /// Keeps what was written. Returns the buffers that are free again: older ones, and this one if
     /// there is no room for it.
     pub(crate) fn keep(
         &self,
         stretch: Stretch,
         buffer: AlignedBuffer,
         budget: &Arc<TailBudget>,
-    ) -> Option<AlignedBuffer> {
+    ) -> Vec<AlignedBuffer> {
         let mut state = self.lock();
         // Under the lock: either this sees that the last reader has gone, or that one clears what
         // is added here. A chunk that stayed would be older than what is written next.
         if !self.is_read() {
-            return Some(buffer);
+            return vec![buffer];
         }
         let mut free = state.release();
         while !budget.take(buffer.len()) {
             if state.chunks.is_empty() {
-                return Some(buffer);
+                free.push(buffer);
+                return free;
             }
-            free = state.release_oldest().or(free);
+            free.extend(state.release_oldest());
         }
         let (buffer, budget) = (Arc::new(buffer), Arc::clone(budget));
         state.chunks.push_back(Chunk { stretch, buffer, budget });
@@ -217,18 +219,19 @@ mod tests {
         let (slow, fast) = (tail.reader_opens(Offset(0)), tail.reader_opens(Offset(0)));
         let keep = |start: u64, byte| tail.keep(stretch(0, start, BLOCK), block(byte), &budget);
         for number in 1..5_u8 {
-            assert!(keep(4096 * u64::from(number), number).is_none());
+            assert!(keep(4096 * u64::from(number), number).is_empty());
         }
         fast.moves_to(Offset(4 * 4096));
         slow.moves_to(Offset(2 * 4096));
-        assert!(keep(5 * 4096, 5).is_some_and(|free| free[0] <= 2), "two are passed by both");
+        let free: Vec<_> = keep(5 * 4096, 5).iter().map(|free| free[0]).collect();
+        assert_eq!(free, [1, 2], "two are passed by both");
         let lease = tail.lease(Offset(0), 3 * 4096, 8).expect("kept");
         tail.reader_closes(&slow);
-        assert!(keep(6 * 4096, 6).is_none(), "the oldest is leased, so no newer one goes");
+        assert!(keep(6 * 4096, 6).is_empty(), "the oldest is leased, so no newer one goes");
         drop(lease);
-        assert!(keep(7 * 4096, 7).is_some());
+        assert_eq!(keep(7 * 4096, 7).len(), 2);
         fast.moves_to(Offset(u64::MAX));
-        assert!(keep(8 * 4096, 8).is_some());
+        assert_eq!(keep(8 * 4096, 8).len(), 2);
         assert_eq!(budget.bytes.load(Ordering::Relaxed), 2 * BLOCK, "the last one stays");
         tail.reader_closes(&fast);
         assert_eq!(budget.bytes.load(Ordering::Relaxed), 0);
@@ -238,10 +241,10 @@ mod tests {
     fn the_newest_chunk_that_holds_all_is_leased() {
         let (tail, budget) = (Tail::default(), TailBudget::new(4 * BLOCK));
         let unread = tail.keep(stretch(0, 4096, BLOCK), block(5), &budget);
-        assert!(unread.is_some(), "nobody reads");
+        assert!(!unread.is_empty(), "nobody reads");
         let reader = tail.reader_opens(Offset(0));
         for (start, byte) in [(4096, 1), (8192, 2), (4096, 3)] {
-            assert!(tail.keep(stretch(0, start, BLOCK), block(byte), &budget).is_none());
+            assert!(tail.keep(stretch(0, start, BLOCK), block(byte), &budget).is_empty());
         }
         let byte = |segment, position, count| {
             tail.lease(Offset(segment), position, count).map(|lease| lease.buffer[0])
@@ -261,16 +264,16 @@ mod tests {
         let (first, second) = (Tail::default(), Tail::default());
         let _readers = [first.reader_opens(Offset(0)), second.reader_opens(Offset(0))];
         for byte in 0..2 {
-            assert!(first.keep(stretch(0, 4096, BLOCK), block(byte), &budget).is_none());
+            assert!(first.keep(stretch(0, 4096, BLOCK), block(byte), &budget).is_empty());
         }
         let lease = first.lease(Offset(0), 4096, 8).expect("kept");
-        assert!(second.keep(stretch(0, 4096, BLOCK), block(7), &budget).is_none());
+        assert!(second.keep(stretch(0, 4096, BLOCK), block(7), &budget).is_empty());
         let free = first.keep(stretch(0, 8192, BLOCK), block(8), &budget);
-        assert_eq!(free.expect("the oldest is free again")[0], 0);
-        assert!(first.keep(stretch(0, 12288, BLOCK), block(9), &budget).is_none(), "leased");
+        assert_eq!(free[0][0], 0, "the oldest is free again");
+        assert!(first.keep(stretch(0, 12288, BLOCK), block(9), &budget).is_empty(), "leased");
         assert_eq!(lease.buffer[0], 1);
         let refused =
             second.keep(stretch(0, 8192, 2 * BLOCK), block(4), &TailBudget::new(BLOCK / 2));
-        assert_eq!(refused.expect("no room")[0], 4);
+        assert_eq!(refused.last().map(|free| free[0]), Some(4), "no room");
     }
 }

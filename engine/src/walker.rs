@@ -14,7 +14,7 @@ use crate::convert::{to_u64, to_usize};
 use crate::leases::{Chunk, Leases};
 use crate::shared::{LogShared, was_cut_off};
 
-use ahead::{Ahead, Front};
+use ahead::{Ahead, DEPTH, Front};
 
 /// How many bytes are read at once.
 pub(crate) const WINDOW_BYTES: usize = 256 << 10;
@@ -108,6 +108,8 @@ pub(crate) struct Walker {
     epochs: Vec<EpochStart>,
     /// Set where reading ahead is of use: with the budget that what is given out counts against.
     leases: Option<Arc<Leases>>,
+    /// Where the log ended at the last read ahead: if it has grown since, somebody appends.
+    seen_end: Option<Offset>,
     ahead: Option<Ahead>,
     /// Reads in flight that brought, or will bring, what is of no use any more.
     stale: Option<Ahead>,
@@ -127,6 +129,7 @@ impl Walker {
             bytes_read: 0,
             epochs: Vec::new(),
             leases: None,
+            seen_end: None,
             ahead: None,
             stale: None,
         }
@@ -205,6 +208,18 @@ impl Walker {
         }
     }
 
+    /// Forgets the window, zeros that were passed last included, so that the next step looks again
+    /// where the walk looks - into memory first -, or at the media alone.
+    pub(crate) fn look_anew(&mut self, at_media: bool) {
+        if at_media {
+            self.forget();
+            return;
+        }
+        self.chain = self.before_gap.take().unwrap_or(self.chain);
+        self.filled = 0;
+        self.at_end = false;
+    }
+
     /// Forgets what was read, zeros that were passed last included, so that the next step reads the
     /// media again.
     pub(crate) fn forget(&mut self) {
@@ -274,12 +289,14 @@ impl Walker {
         self.start = position.block_start().0;
         let needed = to_usize(position.0 - self.start) + count;
         assert!(needed <= highwater_segment::MAX_BATCH_BYTES + 2 * 4096, "reads are bounded");
-        if let (None, Some((shared, segment))) = (&self.ahead, &self.tail)
+        if let Some((shared, segment)) = &self.tail
             && let Some(lease) = shared.tail.lease(*segment, position.0, count)
         {
             (self.start, self.filled, self.at_end) = (lease.start, lease.length, false);
             let chunk = Chunk::shared(lease.buffer, &shared.budgets.leases);
             self.window = Some(Window::Chunk(Arc::new(chunk)));
+            // It has caught up with what is in memory.
+            self.settle(io);
             return Ok(());
         }
         if self.fill_ahead(io, count) {
@@ -316,8 +333,13 @@ impl Walker {
         }
         // A chunk is used again when nobody holds it.
         self.window = None;
+        // Beside appends one read at a time: a reader that is behind takes of a busy disk no more
+        // than one of the many writes in flight does.
+        let log_end = self.tail.as_ref().map(|(shared, _)| shared.marks().log_end);
+        let depth = if self.seen_end == log_end { DEPTH } else { 1 };
+        self.seen_end = log_end;
         let ahead = self.ahead.get_or_insert_with(|| Ahead::new(self.file, start, leases));
-        match ahead.front(io, position.0, count) {
+        match ahead.front(io, position.0, count, depth) {
             Some(Front::Whole(placed)) => {
                 self.start = placed.start;
                 self.filled = placed.chunk.bytes().len();

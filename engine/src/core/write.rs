@@ -49,9 +49,8 @@ pub(super) struct WriteInFlight {
     /// Durable by itself when it completes.
     dsync: bool,
     done: bool,
-    /// Where it begins in its file, and how long it is.
+    /// Where it begins in its file.
     start: Position,
-    length: usize,
     /// What was written, once that is done.
     buffer: Option<AlignedBuffer>,
 }
@@ -326,7 +325,6 @@ impl LogCore {
             dsync,
             done: false,
             start: position,
-            length,
             buffer: None,
         });
         assert!(self.writes.len() <= WRITES_IN_FLIGHT, "writes in flight are bounded");
@@ -393,15 +391,17 @@ impl LogCore {
     /// back what is free.
     fn keep_chunks(&mut self, done: usize, turn: &mut Turn<'_>) {
         for write in self.writes.iter_mut().take(done) {
-            let Mark { segment, offset: end, .. } = write.end.mark;
-            let stretch = Stretch { segment, start: write.start.0, length: write.length, end };
+            let Mark { segment, offset: end, position } = write.end.mark;
+            // Not the zeros of an open last block: the next group is written over them.
+            let length = to_usize(position.0 - write.start.0);
+            let stretch = Stretch { segment, start: write.start.0, length, end };
             let free = match write.buffer.take() {
                 Some(buffer) if self.shared.tail.is_read() => {
                     self.shared.tail.keep(stretch, buffer, turn.tail_budget)
                 }
-                free => free,
+                free => free.into_iter().collect(),
             };
-            if let Some(buffer) = free {
+            for buffer in free {
                 turn.buffers.give_back(buffer);
             }
         }

@@ -12,7 +12,7 @@ use crate::leases::{Chunk, Leases};
 
 /// How many bytes one read brings.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
-/// How many reads are in flight.
+/// How many reads are in flight while nobody appends.
 pub(crate) const DEPTH: usize = 4;
 /// How many chunks that were given out are looked at for use again.
 const SPENT_MAX: usize = 4;
@@ -73,22 +73,23 @@ impl Ahead {
         }
     }
 
-    /// Returns `count` bytes from `position` on. `None`: the file does not hold them, or a read
-    /// failed; who reads it plainly learns which.
+    /// Returns `count` bytes from `position` on, with up to `depth` reads in flight. `None`: the
+    /// file does not hold them, or a read failed; who reads it plainly learns which.
     pub(super) fn front<I: Io>(
         &mut self,
         io: &mut Blocking<I>,
         position: u64,
         count: usize,
+        depth: usize,
     ) -> Option<Front> {
         while let Some(passed) = self.here.front().filter(|front| front.end() <= position) {
             self.spent.push_back(Arc::clone(&passed.chunk));
             self.here.pop_front();
         }
-        self.start_reads(io);
+        self.start_reads(io, depth);
         let end = position + to_u64(count);
         while self.here.back().is_none_or(|last| last.end() < end) {
-            self.take_next(io)?;
+            self.take_next(io, depth)?;
         }
         let first = self.here.front()?;
         if first.end() >= end {
@@ -103,11 +104,11 @@ impl Ahead {
     }
 
     /// Keeps as many reads in flight as there shall be.
-    fn start_reads<I: Io>(&mut self, io: &mut Blocking<I>) {
-        if self.ended || self.in_flight.len() >= DEPTH {
+    fn start_reads<I: Io>(&mut self, io: &mut Blocking<I>, depth: usize) {
+        if self.ended || self.in_flight.len() >= depth {
             return;
         }
-        let missing = DEPTH - self.in_flight.len();
+        let missing = depth - self.in_flight.len();
         let reads: Vec<_> = (0..missing)
             .map(|at| (self.next + to_u64(at * CHUNK_BYTES), self.take_buffer()))
             .collect();
@@ -118,8 +119,8 @@ impl Ahead {
     }
 
     /// Waits for the next chunk.
-    fn take_next<I: Io>(&mut self, io: &mut Blocking<I>) -> Option<()> {
-        self.start_reads(io);
+    fn take_next<I: Io>(&mut self, io: &mut Blocking<I>, depth: usize) -> Option<()> {
+        self.start_reads(io, depth);
         let (start, read) = self.in_flight.pop_front()?;
         let (buffer, result) = io.finish_read(read);
         if result.ok() != Some(CHUNK_BYTES) {

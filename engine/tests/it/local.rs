@@ -165,3 +165,26 @@ fn a_log_tells_whether_the_page_cache_is_used() {
         }
     }
 }
+
+/// Each group here is alone and leaves its last block open; the next one is written over it. Found
+/// as a reader that kept up and yet read the disk the log was written to: zeros at the end of one
+/// chunk stopped it, and from there on it looked at the file alone.
+#[test]
+fn a_reader_that_keeps_up_reads_no_file() {
+    let disk = SimDisk::new(1, SimProfile::default());
+    let (mut engine, log) = open(&disk);
+    append(&mut engine, log, 0);
+    let mut reader = engine.read(log, Offset(0), Isolation::Written).expect("readable");
+    assert!(reader.next().is_some() && reader.next().is_none());
+    // What was read with the first one may reach into the block that is written next.
+    append(&mut engine, log, 1);
+    assert!(reader.next().is_some() && reader.next().is_none());
+    disk.inject(FaultRule::new("read", ".log", Fault::ReadError));
+    for number in 2..300 {
+        append(&mut engine, log, number);
+        let batch = reader.next().expect("there").expect("undamaged");
+        assert_eq!(batch.base_offset(), Offset(number));
+        assert!(reader.next().is_none());
+    }
+    assert_eq!(disk.rules_left(), 1, "nothing was read from a file");
+}
