@@ -1,5 +1,6 @@
 //! The ways to damage a log's files. No process is alive while it happens.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use highwater_io::random::SeededRandom;
@@ -152,13 +153,25 @@ impl Harmed<'_> {
     }
 
     fn flip(&self, random: &mut SeededRandom) -> Option<Harm> {
+        let mark = self.meta.flushed;
+        // Behind the mark, in a sealed segment: what only a later batch proves. Seldom possible.
+        if self.bases().iter().any(|base| *base > mark.segment.0) && random.chance(1, 2) {
+            return self.flip_in(mark.segment.0, mark.position.0..u64::MAX, random);
+        }
         let base = self.base_below_mark(random)?;
         // Mostly below the mark, sometimes anywhere up to the end.
         let end = self.end_below_mark(base)?;
+        let end = if random.chance(1, 3) { u64::MAX } else { end };
+        self.flip_in(base, FIRST_BATCH.0..end, random)
+    }
+
+    /// Changes some bytes of a segment in a range, as far as it is used.
+    fn flip_in(&self, base: u64, range: Range<u64>, random: &mut SeededRandom) -> Option<Harm> {
         let bytes = self.disk.read_file(&self.path(base))?;
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| wide(last) + 1);
-        let end = if random.chance(1, 3) { used } else { end };
-        let position = 4096 + random.below(end.checked_sub(4096).filter(|room| *room > 0)?);
+        let end = range.end.min(used);
+        let room = end.checked_sub(range.start).filter(|room| *room > 0)?;
+        let position = range.start + random.below(room);
         let count = (1 + random.below(600)).min(end - position);
         self.change(&self.path(base), position, count)?;
         Some(Harm::Flipped { base, position })
