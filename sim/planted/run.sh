@@ -95,7 +95,7 @@ simulate() {
     read -ra extra <<< "$2"
     case $command in
         storage) extra+=(--seeds "$seeds") ;;
-        crash-states) ;;
+        crash-states | corruptions | bit-flips | nth-failures) ;;
         *) echo "unknown command $command" > "$work/run.log"; return 0 ;;
     esac
     timeout 600 "$binary" "$command" "${extra[@]}" > "$work/run.log" 2>&1

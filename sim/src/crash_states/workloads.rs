@@ -64,42 +64,23 @@ const fn buffered(name: &'static str, steps: &'static [Step]) -> Workload {
 
 /// So many epochs that a slot of `log.meta` no longer fits one sector: with fewer, a torn one is
 /// old or new.
-const OLD: &[Step] = &[
-    Open,
-    Log(0),
-    Append(0, 100, FLUSHED),
-    Await,
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Reopen(0),
-    Append(0, 50, FLUSHED),
-    Await,
-    Reopen(0),
-    Close,
-];
+const EPOCHS: usize = 30;
+const OLD: &[Step] = &old();
+
+/// Returns the steps of a log's youth: an append in each epoch, or it would not be remembered.
+const fn old() -> [Step; 3 * EPOCHS + 3] {
+    let mut steps = [Await; 3 * EPOCHS + 3];
+    steps[0] = Open;
+    steps[1] = Log(0);
+    let mut epoch = 0;
+    while epoch < EPOCHS {
+        steps[3 * epoch + 2] = Append(0, 20, FLUSHED);
+        steps[3 * epoch + 4] = Reopen(0);
+        epoch += 1;
+    }
+    steps[3 * EPOCHS + 2] = Close;
+    steps
+}
 
 /// All workloads.
 pub const WORKLOADS: [Workload; 27] = [
