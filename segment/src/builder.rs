@@ -466,6 +466,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "sums megabytes byte by byte: minutes")]
     fn sizes_are_refused_above_the_maximum_and_taken_at_it() {
         let build = |bytes: usize| RecordBatch::builder().value(&vec![1; bytes]).build();
         assert!(build(MAX_RECORD_BYTES - 1).is_ok());
