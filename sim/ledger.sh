@@ -14,7 +14,7 @@ ledger=$root/docs/proof-ledger.md
 
 totals() {
     awk -F'|' '
-        /^\| [0-9]{4}-/ {
+        /^\| [0-9][0-9][0-9][0-9]-/ {
             for (i = 2; i <= 8; i++) gsub(/^ +| +$/, "", $i)
             key = $4 " (" $6 ")"
             count[key] += $5; failed[key] += $7; hours[key] += $8; runs[key]++

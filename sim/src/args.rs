@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use highwater_io::clock::monotonic_now;
-use highwater_sim::corruption::{CASES, Outcomes, flip_bits, image_names, run_case};
+use highwater_sim::corruption::{
+    CASES, Outcomes, flip_bits, image_names, run_bad_writes, run_case,
+};
 use highwater_sim::coverage::{Coverage, SEEDS_FOR_COVERAGE};
 use highwater_sim::crash_states::{Summary, WORKLOADS, Workload, run_workload};
 use highwater_sim::nth_failures::{Way, run_once, run_workload as run_nth_workload};
@@ -241,21 +243,17 @@ fn outcomes(outcomes: &Outcomes) -> String {
 fn run_corruptions(asked: &Corruptions) -> ExitCode {
     let began = monotonic_now();
     let (mut damages, mut failed) = (0, 0);
-    for case in &CASES {
-        if asked.case.as_ref().is_some_and(|name| case.name != name.as_str()) {
-            continue;
-        }
-        let tally = run_case(case, asked.sample);
+    let asked_for = |name: &str| asked.case.as_ref().is_none_or(|own| own == name);
+    let chosen = CASES.iter().filter(|case| asked_for(case.name));
+    let table = chosen.map(|case| (case.name, run_case(case, asked.sample)));
+    let writes = run_bad_writes().into_iter().filter(|(name, _)| asked_for(name));
+    for (name, tally) in table.chain(writes) {
         damages += tally.damages;
-        say(&format!(
-            "{:<26} {:>7} damages  {}",
-            case.name,
-            tally.damages,
-            outcomes(&tally.outcomes)
-        ));
+        let count = tally.damages;
+        say(&format!("{name:<26} {count:>7} damages  {}", outcomes(&tally.outcomes)));
         if let Some((what, failure)) = tally.failure {
             failed += 1;
-            say(&format!("FAILED {} {what}: {failure}", case.name));
+            say(&format!("FAILED {name} {what}: {failure}"));
         }
     }
     let seconds = monotonic_now().since(began).as_secs_f64();

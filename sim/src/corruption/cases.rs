@@ -61,7 +61,8 @@ enum Damage {
 const SEGMENT: &[Outcome] = &[Unharmed, Cut, ReadError, Quarantined, ReadOnly, Refused];
 
 /// The table.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 15] = [
+    Case { name: "unreadable-block", allowed: &[Unharmed, ReadError, Refused], list: unreadable },
     Case { name: "zeroed-sector", allowed: SEGMENT, list: |image| zeroed(image, SECTOR) },
     Case { name: "zeroed-block", allowed: SEGMENT, list: |image| zeroed(image, BLOCK) },
     Case { name: "swapped-blocks", allowed: SEGMENT, list: swapped },
@@ -229,6 +230,11 @@ fn zeroed(image: &Image, size: u64) -> Vec<Damage> {
     let pieces = pieces(image, size).into_iter();
     let zeros = |(path, at)| Damage::Bytes { path, at, bytes: vec![0; narrow(size)] };
     pieces.map(zeros).collect()
+}
+
+fn unreadable(image: &Image) -> Vec<Damage> {
+    let pieces = pieces(image, BLOCK).into_iter();
+    pieces.map(|(path, at)| Damage::Unreadable { path, at }).collect()
 }
 
 fn swapped(image: &Image) -> Vec<Damage> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use highwater::{Ack, Isolation, LocalEngine, LogOptions, Mode, Offset, Options, Preparation};
-use highwater_io::sim::{SimDisk, Survival};
+use highwater_io::sim::{Fault, FaultRule, SimDisk, Survival};
 use highwater_segment::segment::parse_segment_file_name;
 
 use crate::crash_states::stage::Step::{
@@ -197,6 +197,50 @@ const WORKLOADS: [Workload; 4] = [
         ],
     ),
 ];
+
+/// A log in one life, for writes that go wrong on the way.
+const ONE_LIFE: Workload = workload(
+    "one life",
+    &[
+        Open,
+        Log(0),
+        Append(0, 900, FLUSHED),
+        Await,
+        Append(0, 9000, LEADER),
+        Batch(0, 5, 300, FLUSHED),
+        Await,
+        Append(0, 50, FLUSHED),
+        Await,
+        Append(0, LARGE, FLUSHED),
+        Append(0, LARGE, FLUSHED),
+        Append(0, LARGE, LEADER),
+        Append(0, 700, FLUSHED),
+        Await,
+        Append(0, 60, LEADER),
+        Await,
+    ],
+);
+
+/// Returns the log whose write number `nth` to a file with this in its name went wrong, closed or
+/// killed afterwards; `None` if there are fewer.
+pub(crate) fn with_fault(file: &str, fault: Fault, nth: u64, closes: bool) -> Option<Image> {
+    let (disk, models) = beginning(&ONE_LIFE);
+    disk.reseed(nth);
+    disk.inject(FaultRule::new("write", file, fault).nth(nth));
+    let mut stage = Stage::new(disk, models, &ONE_LIFE);
+    let end = if closes { Close } else { Kill };
+    let lived = stage.run(ONE_LIFE.steps).and_then(|_| stage.run(&[end]));
+    assert!(lived.is_ok(), "nobody notices yet: {lived:?}");
+    if stage.disk.rules_left() > 0 {
+        return None;
+    }
+    stage.disk.kill();
+    stage.disk.advance(Duration::from_secs(1));
+    stage.disk.power_cut(Survival::Everything);
+    let (disk, other) = (stage.disk.clone_state(), stage.disk.clone_state());
+    let model = stage.models.pop()?;
+    Some(Image { name: "one life", disk, model, earlier: Vec::new(), other, placed: Vec::new() })
+}
 
 /// Returns every log, always the same.
 pub(crate) fn all() -> Rc<Vec<Image>> {

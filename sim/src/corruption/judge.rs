@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use highwater::{Ack, ErrorKind, Isolation, LocalEngine, LocalLog, LogOptions, Offset, Options};
+use highwater_io::IoErrorKind;
 use highwater_io::sim::{SimDisk, SimPlatform, Survival};
 use highwater_segment::meta::{LogMeta, META_FILE_NAME, decode_slots};
 use highwater_segment::recovery::decide_meta;
@@ -38,6 +39,7 @@ pub(crate) fn judge(image: &Image, disk: &SimDisk, hit: Option<u64>) -> Check<Ou
     let recovery = engine.recovery().clone();
     if let Some((_, error)) = recovery.failed.first() {
         let told = matches!(error.kind(), ErrorKind::Corrupt { .. } | ErrorKind::Config);
+        let told = told || is_unreadable(error);
         ensure(told, "D6", || format!("it is refused for another reason: {error}"))?;
         drop(engine);
         unchanged(disk, &before)?;
@@ -121,6 +123,7 @@ pub(crate) fn goes_on(disk: &SimDisk, outcome: Outcome, below: bool) -> Check {
         Some(Ok(batch)) if batch.base_offset() == end => Ok(()),
         Some(Err(error)) if below => match error.kind() {
             ErrorKind::Corrupt { range } if range.contains(&end) => Ok(()),
+            _ if is_unreadable(&error) => Ok(()),
             _ => broken("D7", format!("damage is reported as something else: {error}")),
         },
         other => broken("D2", format!("{end} was appended behind the damage: {other:?}")),
@@ -165,6 +168,9 @@ fn read_all(
             break;
         };
         errors = true;
+        if is_unreadable(&error) {
+            return Ok(true);
+        }
         let ErrorKind::Corrupt { range } = error.kind() else {
             return broken("D7", format!("damage is reported as something else: {error}"));
         };
@@ -172,6 +178,11 @@ fn read_all(
         next = range.end.0;
     }
     Ok(errors)
+}
+
+/// Whether the device could not read: never a torn tail, and nothing is cut or written.
+fn is_unreadable(error: &highwater::Error) -> bool {
+    error.io().is_some_and(|io| io.kind == IoErrorKind::Device)
 }
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;

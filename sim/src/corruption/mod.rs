@@ -10,6 +10,7 @@
 mod cases;
 mod images;
 mod judge;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,9 +21,10 @@ use highwater_io::sim::SimDisk;
 use crate::convert::{narrow, wide};
 use crate::failure::{Check, Failure};
 use crate::report::last_panic;
-pub use cases::{CASES, Case, run_case};
+pub use cases::{CASES, Case, Tally, run_case};
 use images::Image;
 use judge::judge;
+pub use writes::run_bad_writes;
 
 /// What became of a damaged log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use highwater_io::sim::{Planted, Trouble};
-use highwater_sim::corruption::{CASES, Outcomes, flip_bits, run_case};
+use highwater_sim::corruption::{CASES, Outcomes, flip_bits, run_bad_writes, run_case};
 use highwater_sim::crash_states::{WORKLOADS, run_workload};
 use highwater_sim::nth_failures::{self, Way};
 use highwater_sim::storage::{Config, Damage, run_seed};
@@ -152,5 +152,13 @@ fn coarser_damage_comes_to_what_the_table_allows() {
         let tally = run_case(case, if case.name.contains("gone") { 1 } else { sample });
         assert_eq!(tally.failure, None, "{}", case.name);
         assert!(tally.damages > 0, "{}", case.name);
+    }
+}
+
+#[test]
+fn a_lost_misdirected_or_stale_write_is_told_of_or_harmless_and_never_served() {
+    for (name, tally) in run_bad_writes() {
+        assert_eq!(tally.failure, None, "{name}");
+        assert!(tally.damages > 10 && tally.outcomes.len() > 2, "{name}: {:?}", tally.outcomes);
     }
 }
