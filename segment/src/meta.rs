@@ -485,7 +485,7 @@ pub(crate) mod tests {
         meta.push_truncation(Generation(3), Offset(10));
         let bytes = meta.encode();
         assert_eq!(LogMeta::decode(&bytes), Ok(meta));
-        for index in 0..bytes.len() {
+        for index in (0..bytes.len()).step_by(if cfg!(miri) { 509 } else { 1 }) {
             let mut damaged = bytes;
             damaged[index] ^= 1;
             assert!(LogMeta::decode(&damaged).is_err(), "byte {index}");

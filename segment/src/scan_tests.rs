@@ -76,7 +76,8 @@ fn a_whole_image_is_walked_to_its_end() {
 fn any_changed_byte_before_the_end_stops_the_walk_before_it() {
     let whole = image();
     let (end_offset, end, _) = walk(&whole, Position(0));
-    for index in 0..usize::try_from(end.0 - 4096).expect("small") {
+    let last = usize::try_from(end.0 - 4096).expect("small");
+    for index in (0..last).step_by(if cfg!(miri) { 61 } else { 1 }) {
         let mut damaged = whole.clone();
         damaged[index] ^= 0x40;
         let (next, position, _) = walk(&damaged, Position(0));
@@ -88,7 +89,7 @@ fn any_changed_byte_before_the_end_stops_the_walk_before_it() {
 
 #[test]
 fn gaps_too_small_for_a_header_are_zeros_and_longer_ones_fillers() {
-    for payload in (3700..4080).step_by(8) {
+    for payload in (3700..4080).step_by(if cfg!(miri) { 96 } else { 8 }) {
         let (mut image, mut next) = (Vec::new(), Offset(10));
         append(&mut image, &mut next, 1, payload - HEADER_BYTES, 3);
         pad(&mut image, next, 3);

@@ -157,7 +157,7 @@ mod tests {
             SegmentHeader { log_id: LogId(u128::MAX / 3), base_offset: Offset(9), salt: Salt(77) };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
-        for index in 0..bytes.len() {
+        for index in (0..bytes.len()).step_by(if cfg!(miri) { 509 } else { 1 }) {
             let mut damaged = bytes;
             damaged[index] ^= 0x10;
             assert!(SegmentHeader::decode(&damaged).is_err(), "byte {index}");

@@ -94,7 +94,7 @@ mod tests {
         let id = LogId(u128::MAX / 7);
         let bytes = encode_spare(id);
         assert_eq!(decode_spare(&bytes), Some(id));
-        for index in 0..bytes.len() {
+        for index in (0..bytes.len()).step_by(if cfg!(miri) { 509 } else { 1 }) {
             let mut damaged = bytes;
             damaged[index] ^= 1;
             assert_eq!(decode_spare(&damaged), None, "byte {index}");
