@@ -247,6 +247,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "megabytes: minutes")]
     fn the_largest_record_with_the_most_headers_is_read_back() {
         let value = vec![7; MAX_RECORD_BYTES - MAX_HEADERS];
         let headers = vec![(&b"k"[..], None); MAX_HEADERS];
