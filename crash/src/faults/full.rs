@@ -37,16 +37,21 @@ impl Ballast {
         Ok(ballast)
     }
 
+    /// After each step that worked the largest is tried again: what was freed just before may only
+    /// now be there.
     fn take_all(&mut self) -> Result<(), Failure> {
-        for step in STEPS {
-            let (offset, length) = (self.length.to_string(), step.to_string());
-            let words = ["--offset", &offset, "--length", &length].map(AsRef::as_ref);
-            while run("fallocate", &[&words[..], &[self.path.as_os_str()]].concat()).is_ok() {
-                self.length += step;
-            }
+        while let Some(step) = STEPS.into_iter().find(|step| self.take(*step)) {
+            self.length += step;
         }
         File::open(&self.path)?.sync_all()?;
         Ok(())
+    }
+
+    /// Takes so many bytes more; returns whether they were there.
+    fn take(&self, bytes: u64) -> bool {
+        let (offset, length) = (self.length.to_string(), bytes.to_string());
+        let words = ["--offset", &offset, "--length", &length].map(AsRef::as_ref);
+        run("fallocate", &[&words[..], &[self.path.as_os_str()]].concat()).is_ok()
     }
 
     /// Gives so many blocks back.
