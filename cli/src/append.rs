@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use highwater::{
-    Compression, Engine, Error, FlushPolicy, Log, LogOptions, Mode, Offset, Options, Outcome,
-    Producer, ProducerEpoch, ProducerId,
+    Compression, Engine, Error, ErrorKind, FlushPolicy, Log, LogOptions, Mode, Offset, Options,
+    Outcome, Producer, ProducerEpoch, ProducerId,
 };
 use highwater_io::clock::monotonic_now;
 use serde::Serialize;
@@ -208,8 +208,9 @@ fn producer(log: &Log, arguments: &Arguments) -> Result<Option<Producer>, Failur
 /// Everything of this log is flushed by now; a close that fails for another log's damage, which
 /// opening told of, is not this command's failure.
 fn ours(closed: highwater::Result<()>, log: &Log) -> highwater::Result<()> {
+    let failure = log.failure().filter(|failure| failure.kind() != &ErrorKind::Closed);
     match closed {
-        Err(error) if Exit::of(&error) == Exit::Corruption && log.failure().is_none() => Ok(()),
+        Err(error) if Exit::of(&error) == Exit::Corruption && failure.is_none() => Ok(()),
         other => other,
     }
 }

@@ -18,8 +18,8 @@ Examples:
   highwater dump ./data/demo/00000000000000000000.log --format text
   highwater dump ./data/demo/log.meta
 
-Prints one object per line, `type` first: slot, producers, segment, batch, filler, stop. Bytes that are not
-UTF-8 stand as base64. It shows what is there; `highwater verify` says whether that is right.";
+Prints one object per line, `type` first: slot, producers, segment, batch, filler, stop. Bytes that
+are not UTF-8 stand as base64. It shows what is there; `highwater verify` says whether it is right.";
 
 /// Show every header field of a segment, a log.meta, a snapshot of the producers or a log's
 /// directory; writes nothing.

@@ -427,8 +427,8 @@ impl Stage {
         Ok(true)
     }
 
-    /// Opens, sends all numbered batches once more, appends to every log, reads everything, loses the
-    /// power, and opens again.
+    /// Opens, sends all numbered batches once more, appends to every log, reads everything, loses
+    /// the power, and opens again.
     pub(crate) fn another_life(&mut self) -> Check {
         let opened = self.open()?;
         ensure(opened, "L6", || "the engine does not open".to_owned())?;
