@@ -10,6 +10,7 @@ use std::path::Path;
 use highwater_io::{Blocking, Entry, Io, IoErrorKind};
 use highwater_segment::Offset;
 use highwater_segment::meta::META_FILE_NAME;
+use highwater_segment::producer_snapshot::parse_snapshot_file_name;
 use highwater_segment::segment::parse_segment_file_name;
 
 use crate::error::Result;
@@ -63,7 +64,10 @@ pub(crate) fn restore<I: Io>(
     directory: &Path,
     entries: &[Entry],
 ) -> Result<bool> {
-    let ours = |name: &&str| *name == META_FILE_NAME || parse_segment_file_name(name).is_some();
+    let is_snapshot = |name: &str| parse_snapshot_file_name(name).is_some();
+    let ours = |name: &&str| {
+        *name == META_FILE_NAME || parse_segment_file_name(name).is_some() || is_snapshot(name)
+    };
     // Both names at once are nobody's crash: a rename within a directory survives whole or not.
     let free = |name: &&str| entries.iter().all(|entry| entry.name != *name);
     let others = entries.iter().filter_map(|entry| entry.name.strip_suffix(AWAY));

@@ -78,6 +78,11 @@ impl Replayed {
         &self.unused
     }
 
+    /// Returns the offsets of the snapshots that stay.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = Offset> {
+        self.files.iter().map(|file| file.offset)
+    }
+
     /// Returns what the shard goes on with.
     pub(crate) fn into_known(self) -> KnownProducers {
         KnownProducers { table: self.table, files: self.files }

@@ -7,6 +7,7 @@ use highwater_io::{Access, AlignedBuffer, Blocking, FileId, Io, IoErrorKind};
 use highwater_segment::builder::Stamp;
 use highwater_segment::filler::fill;
 use highwater_segment::meta::{LogMeta, LogState, Mark};
+use highwater_segment::producer_snapshot::snapshot_file_name;
 use highwater_segment::producers::ProducerTable;
 use highwater_segment::recovery::{
     HeaderFact, MetaCase, SegmentCase, SegmentFacts, TailCase, TailFacts, decide_segment,
@@ -442,7 +443,7 @@ fn carry_out<I: Io>(
         rewrite_behind(io, (&from, &mark), kept)?;
     }
     if !untouched {
-        renew_names(io, &recovery, kept)?;
+        renew_names(io, &recovery, kept, &producers)?;
     }
     let mut tail = Vec::new();
     if let Some(active) = active {
@@ -523,11 +524,17 @@ fn renew_names<I: Io>(
     io: &mut Blocking<I>,
     recovery: &Recovery<'_>,
     kept: &[Segment],
+    producers: &Replayed,
 ) -> Result<()> {
     let mark = recovery.meta.flushed;
     let is_above = |base: Offset| base > mark.segment || mark.position == FIRST_BATCH;
     for segment in kept.iter().filter(|segment| is_above(segment.base)) {
         names::renew(io, recovery.directory, &segment_file_name(segment.base))?;
+    }
+    // A snapshot's name reaches the media with that of the next segment; the mark in a segment
+    // proves that of the snapshots before it.
+    for offset in producers.kept().filter(|offset| *offset >= mark.segment) {
+        names::renew(io, recovery.directory, &snapshot_file_name(offset))?;
     }
     Ok(())
 }
