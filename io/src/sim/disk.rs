@@ -142,11 +142,12 @@ impl SimDisk {
         }
     }
 
-    /// Returns how many operations of dead processes have not landed yet.
+    /// Returns what operations of dead processes are on whose effect has not landed yet.
     #[must_use]
-    pub fn late(&self) -> usize {
+    pub fn late(&self) -> Vec<PathBuf> {
         let machine = self.enter();
-        machine.core.flights.values().filter(|flight| flight.io.is_none()).count()
+        let late = machine.core.flights.values().filter(|flight| flight.io.is_none());
+        late.map(|flight| flight.path.clone()).collect()
     }
 
     /// Makes one coming operation go wrong.

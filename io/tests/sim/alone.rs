@@ -75,7 +75,7 @@ fn a_kill_before_it_is_begun_leaves_nothing_of_it() {
     let (disk, mut io, file) = ready(3);
     io.io().submit(Token(1), lone(file, 0, 9));
     disk.kill();
-    assert_eq!((disk.unsynced().len(), disk.late()), (0, 0));
+    assert_eq!((disk.unsynced().len(), disk.late().len()), (0, 0));
     assert!(!io.io().is_alone());
     let mut ended = Vec::new();
     io.io().poll(Wait::Forever, &mut ended);
@@ -105,7 +105,7 @@ fn a_kill_at_every_boundary_of_it_leaves_the_old_the_new_or_one_in_flight() {
             assert_eq!((done.len(), io.io().in_flight()), (1, 0));
         }
         never += u64::from(done.is_empty());
-        flying += u64::from(disk.late() > 0);
+        flying += u64::from(!disk.late().is_empty());
         for (survival, kept) in [(Survival::Nothing, false), (Survival::Everything, true)] {
             let copy = disk.clone_state();
             copy.power_cut(survival);

@@ -138,5 +138,5 @@ fn nothing_lands_between_the_kill_and_a_look_at_the_disk() {
     disk.kill();
     assert!(drain(io.io())[0].result.is_err());
     disk.advance(Duration::ZERO);
-    assert_eq!((disk.late(), disk.unsynced().len()), (1, 1));
+    assert_eq!((disk.late().len(), disk.unsynced().len()), (1, 1));
 }

@@ -110,7 +110,7 @@ fn every_boundary(
         stage.disk.set_capacity(None);
         let pieces = stage.disk.unsynced();
         let promises: Vec<_> = stage.models.iter().map(LogModel::promises).collect();
-        let same = format!("{pieces:?} {promises:?} {}", stage.disk.late());
+        let same = format!("{pieces:?} {promises:?} {}", stage.disk.late().len());
         if same == before {
             continue;
         }
