@@ -160,6 +160,8 @@ pub(crate) struct Life<'life> {
     pub(crate) random: SeededRandom,
     /// Believes what was only written to be safe, and flushes nothing.
     pub(crate) control: bool,
+    /// Every now and then all logs wait for a flush at once.
+    pub(crate) together: bool,
     pub(crate) next_id: &'life mut RecordId,
 }
 
@@ -167,7 +169,12 @@ impl Life<'_> {
     /// Asks something of one of the logs.
     pub(crate) fn step(&mut self) -> Result<(), Failure> {
         let (marker, control) = (self.marker, self.control);
-        let choice = self.random.below(100);
+        if self.together && self.random.chance(1, 2) {
+            self.flush_all_at_once()?;
+        }
+        // A log that was opened again goes on in a segment that is not prepared.
+        let opens = !self.together || self.random.chance(1, 8);
+        let choice = self.random.below(if opens { 100 } else { 90 });
         let index = self.random.index(self.logs.len());
         let end = self.logs[index].timeline.end();
         let back = self.random.index(end.min(60) + 1);
@@ -190,6 +197,17 @@ impl Life<'_> {
             _ => {}
         }
         self.logs.iter_mut().try_for_each(|log| log.note_flushed(marker))
+    }
+
+    fn flush_all_at_once(&mut self) -> Result<(), Failure> {
+        for _ in 0..3 {
+            for log in self.logs.iter_mut() {
+                let ids = *self.next_id..*self.next_id + 1;
+                *self.next_id = ids.end;
+                log.append(ids, Ack::LEADER_FLUSHED)?;
+            }
+        }
+        self.logs.iter_mut().try_for_each(|log| log.wait_all(self.marker, self.control))
     }
 
     fn ack(&mut self) -> Ack {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use highwater::inspect::{OutsideReader, verify};
 use highwater::{
     BackendChoice, Engine, ErrorKind, FlushPolicy, Isolation, LogOptions, Mode, Offset, Options,
+    Preparation,
 };
 use highwater_io::random::SeededRandom;
 
@@ -35,6 +36,8 @@ pub struct Logs {
     backend: BackendChoice,
     control: bool,
     mode: Mode,
+    /// Logs share flushes, in segments that are prepared; how many were spared so far.
+    shared: Option<u64>,
     next_id: RecordId,
     first: Vec<Timeline>,
     second: Vec<Timeline>,
@@ -46,7 +49,19 @@ impl Logs {
     pub fn new(seed: u64, backend: BackendChoice, control: bool) -> Self {
         let random = SeededRandom::new(seed).split("logs");
         let (first, second, mode) = (Vec::new(), Vec::new(), Mode::Direct);
-        Logs { random, backend, control, mode, next_id: 0, first, second }
+        Logs { random, backend, control, mode, shared: None, next_id: 0, first, second }
+    }
+
+    /// Returns the same workload with logs that share flushes.
+    #[must_use]
+    pub fn with_shared_flushes(self) -> Self {
+        Logs { shared: Some(0), ..self }
+    }
+
+    /// Returns how many flushes of a log were spared by that of another, if they were shared.
+    #[must_use]
+    pub fn shared_flushes(&self) -> Option<u64> {
+        self.shared
     }
 
     /// Returns the same workload with its segments written this way.
@@ -57,7 +72,13 @@ impl Logs {
 
     /// Opens the engine and both logs; nothing may be damaged.
     fn open(&self, directory: &Path) -> Result<Engine, Failure> {
-        let engine = Engine::open(Options { backend: self.backend, ..Options::at(directory) })?;
+        let engine = Engine::open(Options {
+            backend: self.backend,
+            // Only logs of one shard share.
+            shards: self.shared.map(|_| 1),
+            shared_flush: self.shared.is_some(),
+            ..Options::at(directory)
+        })?;
         let recovery = engine.recovery();
         if let Some((name, error)) = recovery.failed.first() {
             return Err(format!("log {name} does not open: {error}").into());
@@ -89,7 +110,12 @@ impl Logs {
             for (log, (name, segment_bytes, flush)) in logs.iter_mut().zip(LOGS) {
                 let flush = if self.control { FlushPolicy::NONE } else { flush };
                 let (segment_bytes, mode) = (Some(segment_bytes), self.mode);
-                let options = LogOptions { segment_bytes, flush, mode, ..Default::default() };
+                let prepare = match self.shared {
+                    Some(_) => Preparation::AtOpen,
+                    None => Preparation::default(),
+                };
+                let options =
+                    LogOptions { segment_bytes, flush, mode, prepare, ..Default::default() };
                 log.start(engine.log(name, options)?, marker)?;
             }
             let mut life = Life {
@@ -97,10 +123,14 @@ impl Logs {
                 marker,
                 random: self.random.split(&format!("life {}", self.next_id)),
                 control: self.control,
+                together: self.shared.is_some(),
                 next_id: &mut self.next_id,
             };
             for _ in 0..*steps {
                 life.step()?;
+            }
+            if let Some(shared) = &mut self.shared {
+                *shared += engine.metrics()?.shared_flushes;
             }
             if !self.control && life.random.chance(1, 3) {
                 life.end();

@@ -95,6 +95,9 @@ struct PowerCut {
     /// Whether segments are written past the page cache or through it.
     #[arg(long, value_enum, default_value = "direct")]
     mode: ModeName,
+    /// Let the logs share flushes, in segments that are prepared.
+    #[arg(long, conflicts_with_all = ["control", "mode"])]
+    shared_flush: bool,
     /// Keep the images of cuts that lost something, in the temporary directory.
     #[arg(long)]
     keep: bool,
@@ -368,8 +371,15 @@ fn power_cut(options: &PowerCut) -> Result<ExitCode, RigError> {
     let keep = options.keep.then(|| std::env::temp_dir().join("highwater-crash-kept"));
     let plan = Plan { file_system, points: options.points, seed, keep };
     let logs = Logs::new(seed, options.backend.into(), options.control);
-    let summary = run(&plan, &mut logs.with_mode(options.mode.into()))?;
+    let mut logs = logs.with_mode(options.mode.into());
+    if options.shared_flush {
+        logs = logs.with_shared_flushes();
+    }
+    let summary = run(&plan, &mut logs)?;
     print(&summary);
+    if let Some(spared) = logs.shared_flushes() {
+        println!("power-cut {file_system}: flushes spared in all lives {spared}");
+    }
     let caught = summary.lost > 0;
     let sound = summary.lost == 0 && summary.failed == 0;
     if options.control {

@@ -183,6 +183,9 @@ pub struct EngineMetrics {
     pub backend: Backend,
     /// How often the shards looked for work.
     pub turns: u64,
+    /// Flushes of logs that were spared because that of another log's file served them too (see
+    /// [`Options::shared_flush`](crate::Options::shared_flush)).
+    pub shared_flushes: u64,
     /// Each log by its name.
     pub logs: BTreeMap<String, LogMetrics>,
 }
@@ -191,6 +194,7 @@ impl EngineMetrics {
     /// Takes in what another shard of the engine has counted.
     pub(crate) fn merge(&mut self, other: EngineMetrics) {
         self.turns += other.turns;
+        self.shared_flushes += other.shared_flushes;
         self.logs.extend(other.logs);
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Rounds {
     in_flight: Vec<LogNumber>,
     /// Those that became due while a round was in flight.
     late: Vec<LogNumber>,
+    /// How many flushes of logs were spared so far.
+    spared: u64,
 }
 
 impl Rounds {
@@ -73,7 +75,13 @@ impl Rounds {
         let file = self.file.take()?;
         assert!(self.in_flight.is_empty(), "one round at a time");
         std::mem::swap(&mut self.in_flight, &mut self.joining);
+        self.spared += crate::convert::to_u64(self.in_flight.len()) - 1;
         Some(file)
+    }
+
+    /// Returns how many flushes of logs were spared so far: made by that of another log's file.
+    pub(crate) fn spared(&self) -> u64 {
+        self.spared
     }
 
     /// Ends the round in flight: returns whose flush it was, and who came too late for it.

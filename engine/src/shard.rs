@@ -445,7 +445,12 @@ impl Shard {
         let here = here.map(|log| log.metrics(now));
         let away = self.away.values_mut();
         let logs = here.chain(away.map(|(name, counters)| (name.clone(), counters.snapshot(now))));
-        EngineMetrics { backend, turns: self.turns, logs: logs.collect() }
+        EngineMetrics {
+            backend,
+            turns: self.turns,
+            shared_flushes: self.rounds.spared(),
+            logs: logs.collect(),
+        }
     }
 
     /// Returns when to step again although nothing happens.
