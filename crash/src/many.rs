@@ -1,8 +1,8 @@
 //! `kill -9` of a process that writes hundreds of logs at once, and how long opening takes then.
 //!
-//! The process is this program itself ([`write()`]): no binary appends to so many logs. Record `n` of
-//! log `l` is the same whichever life appends it, so a log is right if it holds records 0, 1, 2 and
-//! so on, up to where it was acked at least.
+//! The process is this program itself ([`write()`]): no binary appends to so many logs. Record
+//! `n` of log `l` is the same whichever life appends it, so a log is right if it holds records 0,
+//! 1, 2 and so on, up to where it was acked at least.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -58,7 +58,7 @@ pub struct Options {
     /// their segments were prepared before their use: many logs then cost about as many flushes
     /// as one. Only on ext4 and XFS, not with `data=journal`; the segments of such an engine must
     /// not be cloned (reflinked) while they are in use, as writing to a shared block is more than
-    /// a write in place. See docs/durability.md, assumption A8.
+    /// a write in place. See docs/durability.md, assumption 12.
     pub shared_flush: bool,
 }
 

@@ -3,7 +3,7 @@
 //! A flush of any file makes the device write its cache, and with it everything of other files
 //! that had reached the device before. That is all those files need if their bytes went over
 //! blocks that were written and flushed before: no new block, no length, no name. It is so on
-//! ext4 and XFS (see docs/decisions/0012-one-flush-for-many-logs.md), so a round is used only
+//! ext4 and XFS (see docs/decisions/0014-one-flush-for-many-logs.md), so a round is used only
 //! there, only for segments that were prepared, and only if it was asked for.
 
 use std::path::Path;
