@@ -87,8 +87,10 @@ impl<I: Io> Reader<I> {
         if self.is_overtaken() {
             return Ok(None);
         }
-        let range = info.base..self.successor_of(info.base).unwrap_or(info.base.plus(1));
-        let kind = ErrorKind::Corrupt { range };
+        // Without the salt no batch of it can be told from another use's: all of it is lost, and
+        // reading goes on behind.
+        let end = self.successor_of(info.base).unwrap_or(self.shared.marks().log_end);
+        let kind = ErrorKind::Corrupt { range: info.base..end.max(self.next.plus(1)) };
         Err(Error::new(kind, "read segment", &path.display().to_string())
             .detail("its header block is damaged (case S5)")
             .at(0))
