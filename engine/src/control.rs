@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names;
 use crate::opening::{OpenedLog, POOL_DIRECTORY, Place, open_log, random_u128, was_never_made};
-use crate::options::{LogOptions, validate_name};
+use crate::options::{LogOptions, MAX_LOGS, validate_name};
 use crate::report::RecoveryReport;
 use crate::shared::ReaderBudgets;
 
@@ -157,7 +157,14 @@ impl<I: Io> Control<I> {
     fn names_synced(&mut self) -> Result<Vec<String>> {
         self.io.sync_directory(&self.root)?;
         self.io.sync_directory(&self.root.join(POOL_DIRECTORY))?;
-        log_names(&mut self.io, &self.root)
+        let names = log_names(&mut self.io, &self.root)?;
+        if names.len() > MAX_LOGS {
+            let root = self.root.display().to_string();
+            return Err(Error::new(ErrorKind::Config, "open directory", &root)
+                .detail(format!("it holds {} logs, an engine at most {MAX_LOGS}", names.len()))
+                .remedy("move some of them, whole, to another directory"));
+        }
+        Ok(names)
     }
 
     fn report(&mut self, results: Vec<(String, Opening)>) -> (Vec<OpenedLog>, RecoveryReport) {
@@ -224,6 +231,19 @@ impl<I: Io> Control<I> {
         {
             self.suspect.entry(name.to_owned()).or_default();
             self.device.note_failure(io);
+        }
+    }
+
+    /// Remembers a log that could not be closed in order, for its next opening.
+    pub(crate) fn note_failed_close(
+        &mut self,
+        name: &str,
+        error: &Error,
+        rewrite_from: Option<Mark>,
+    ) {
+        self.note_failure(name, error);
+        if let Some(mark) = rewrite_from {
+            self.suspect.insert(name.to_owned(), mark);
         }
     }
 

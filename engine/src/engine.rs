@@ -362,7 +362,13 @@ impl Inner {
     ) -> Result<()> {
         let detached = detached.and_then(|answer| answer.recv().ok());
         let closed = match detached {
-            Some(detached) => control.close_log(name, &detached),
+            Some(detached) => {
+                let closed = control.close_log(name, &detached);
+                if let Err(error) = &closed {
+                    control.note_failed_close(name, error, detached.rewrite_from());
+                }
+                closed
+            }
             // An earlier failure left it closed.
             None => Err(failure_of(&entry.shared).unwrap_or_else(|| stopped("close log"))),
         };

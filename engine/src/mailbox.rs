@@ -256,13 +256,14 @@ impl Mailbox {
         let before = state.line.len();
         state.line.retain(|other| !Arc::ptr_eq(other, place));
         let waited = state.line.len() < before;
-        let admitted = place.lock().0 == Standing::Admitted;
+        let stopped = state.stopped;
         if waited {
             // Who stood behind may be smaller.
             let admitted = state.admit();
             drop(state);
             tell_all(&admitted, Standing::Admitted);
-        } else if admitted {
+        } else if !stopped {
+            // Not in the line of a queue that goes on: it was admitted, told of it yet or not.
             drop(state);
             self.give_back(place.log, place.bytes);
         }

@@ -1,5 +1,7 @@
 //! Closing, truncating and repairing a log that is detached from its shard.
 
+use std::path::Path;
+
 use highwater_io::{Access, Io};
 use highwater_segment::meta::{LogMeta, LogState, Mark, ProducersMark};
 use highwater_segment::producer_snapshot::ProducerSnapshot;
@@ -165,14 +167,22 @@ impl<I: Io> Control<I> {
         }
         // A crash from here on: the next opening finds the segments above the cut (S2) and removes
         // them before it appends.
-        for base in segment_bases(&self.io.list(&directory)?) {
-            if base > cut.segment {
+        if let Err(error) = self.remove_above(&directory, cut.segment) {
+            self.note_failure(name, &error);
+            return Err(error);
+        }
+        self.open(name, &LogOptions::default(), None)
+    }
+
+    /// Removes the segments above the one that a cut lies in, and the indexes that no longer fit.
+    fn remove_above(&mut self, directory: &Path, last: Offset) -> Result<()> {
+        for base in segment_bases(&self.io.list(directory)?) {
+            if base > last {
                 self.io.remove(&directory.join(segment_file_name(base)))?;
-                remove_index(&mut self.io, &directory, base)?;
+                remove_index(&mut self.io, directory, base)?;
             }
         }
-        remove_index(&mut self.io, &directory, cut.segment)?;
-        self.io.sync_directory(&directory)?;
-        self.open(name, &LogOptions::default(), None)
+        remove_index(&mut self.io, directory, last)?;
+        Ok(self.io.sync_directory(directory)?)
     }
 }

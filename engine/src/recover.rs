@@ -484,7 +484,9 @@ fn carry_out<I: Io>(
     }
     let sealed = infos.iter().map(|info| info.base).filter(|base| *base < placed.active.base);
     let bytes = meta.segment_bytes;
-    let sealed = sealed.map(|base| Sealed { base, bytes, max_timestamp_ms: None }).collect();
+    let sealed = sealed
+        .map(|base| Sealed { base, bytes, max_timestamp_ms: None, is_whole: false })
+        .collect();
     let shared = publish(recovery.place, &meta, placed.end, infos, &report, None);
     shared.lock().generation_mark = meta.flushed;
     let spares = take_stock(io, recovery.place.root, &meta)?;

@@ -316,7 +316,8 @@ impl Shard {
             // All logs of an engine share a file system: the device may have dropped the
             // unflushed bytes of any of them, of other shards too.
             self.device.note_failure(&error);
-            self.poison_dirty(&error, turn);
+            let heard = self.device.failure_since(&mut self.failures_seen);
+            self.poison_dirty(&heard.unwrap_or(error), turn);
         }
     }
 
@@ -333,7 +334,9 @@ impl Shard {
             log.round_completed(result.clone(), turn);
         }
         for number in late {
-            self.touch_log(number);
+            if let Some(log) = self.touch_log(number) {
+                log.may_flush_again();
+            }
         }
     }
 
@@ -366,7 +369,7 @@ impl Shard {
                 }
             }
             Command::Trim { log, to, cell } => match self.touch_log(log) {
-                Some(log) => log.enqueue_trim(to, cell, turn),
+                Some(log) => log.enqueue_trim(to, cell),
                 None => cell.ack(Err(closed(self.name_of(log)))),
             },
             // A caller that gave up has no use for it.

@@ -21,13 +21,14 @@ impl LogCore {
     /// Submits a flush if the log is due and none is in flight. Files are flushed in the order of
     /// their offsets, so `flushed` never crosses into a file whose predecessor is unflushed.
     pub(super) fn pump_flush(&mut self, turn: &mut Turn<'_>) {
-        if self.flush.is_some() || !self.is_dirty() {
+        if self.flush.is_some() || self.is_late || !self.is_dirty() {
             return;
         }
         let Some(reason) = self.due_for(turn.now) else { return };
         let Some((file, base, covers)) = self.next_to_flush() else { return };
         let in_round = self.is_for_rounds(base, turn);
         if in_round && !turn.rounds.join(self.number, file) {
+            self.is_late = true;
             return;
         }
         self.counters.log.flush_reasons.count(reason);
@@ -49,6 +50,11 @@ impl LogCore {
         let file = self.files.iter().find(|file| file.base == base);
         let in_place = file.is_some_and(|file| file.is_prepared && file.settled && file.is_named());
         turn.rounds.is_enabled() && self.may_join_rounds && in_place
+    }
+
+    /// Says that the round this log was too late for has ended.
+    pub(crate) fn may_flush_again(&mut self) {
+        self.is_late = false;
     }
 
     /// Handles the end of the round that this log's flush was part of.
@@ -102,7 +108,8 @@ impl LogCore {
 
     /// Returns when the oldest unflushed record becomes too old.
     pub(super) fn flush_deadline(&self) -> Option<Monotonic> {
-        if self.flush.is_some() {
+        // What cannot be flushed now is looked at when what hinders it has ended.
+        if self.flush.is_some() || self.is_late || self.next_to_flush().is_none() {
             return None;
         }
         let interval = self.settings.flush.interval?;

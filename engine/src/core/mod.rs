@@ -236,6 +236,10 @@ pub(crate) struct LogCore {
     flush: Option<FlushInFlight>,
     /// The flush in flight is that of a round.
     in_round: bool,
+    /// It is due, and too late for the round in flight.
+    is_late: bool,
+    /// It was to be written through the page cache at some time: a file may still be open so.
+    was_buffered: bool,
     /// It lies on the file system that rounds flush.
     may_join_rounds: bool,
     allocating: bool,
@@ -296,6 +300,8 @@ impl LogCore {
             dirty_since: None,
             flush: None,
             in_round: false,
+            is_late: false,
+            was_buffered: settings.mode == Mode::Buffered,
             may_join_rounds: opened.may_join_rounds,
             allocating: false,
             active_is_full: opened.active.is_some_and(|active| active.is_full),
@@ -359,6 +365,7 @@ impl LogCore {
 
     pub(crate) fn set_settings(&mut self, settings: LogSettings) {
         self.settings = settings;
+        self.was_buffered |= settings.mode == Mode::Buffered;
         self.shared.set_mode(settings.mode);
     }
 
@@ -425,6 +432,12 @@ impl LogCore {
         if self.failure.is_some() && !self.pending.is_empty() {
             self.refuse_all_pending(turn);
         }
+        if let Some(failure) = &self.failure
+            && !self.trims.is_empty()
+        {
+            let failure = failure.clone();
+            self.trims.fail_all(&failure);
+        }
         if self.is_ready() {
             self.drop_flushed_files(turn);
             self.pump_writes(turn);
@@ -465,7 +478,8 @@ impl LogCore {
     /// one had unflushed bytes, or names on their way: the device may have dropped those too.
     pub(crate) fn poison_if_dirty(&mut self, error: &IoError, turn: &mut Turn<'_>) {
         let unnamed = self.names_are_changing() || self.trims.names_are_changing();
-        if self.written.mark.offset > self.flushed.mark.offset || unnamed {
+        // A write that is done on the device and not reaped yet counts like one that is.
+        if self.written_or_in_flight().mark.offset > self.flushed.mark.offset || unnamed {
             self.poison(error.clone(), turn);
         }
     }

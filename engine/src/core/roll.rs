@@ -18,7 +18,6 @@ use super::trim::Sealed;
 use super::write::{RESERVE_STEP_MIN, Tail};
 use super::{Flight, LogCore, Place, SegmentFile, Turn};
 use crate::indexes::SegmentIndex;
-use crate::options::Mode;
 use crate::shared::SegmentInfo;
 
 /// How far a roll has come.
@@ -212,8 +211,7 @@ impl LogCore {
             self.submit(Flight::NameSync { base }, Operation::SyncDirectory { path }, turn);
         }
         let name_syncs = 2;
-        let both = [self.opened_in, self.settings.mode];
-        let (settled, is_prepared) = (false, both == [Mode::Direct; 2]);
+        let (settled, is_prepared) = (false, spare.is_whole && !self.was_buffered);
         let next = SegmentFile {
             base,
             salt,
@@ -340,9 +338,10 @@ impl LogCore {
         let (offset, position) = (self.next_offset, self.tail.position);
         let active = self.active_mut();
         let segment = active.base;
+        let is_whole = active.is_prepared;
         active.end = Some(Place { mark: Mark { offset, segment, position }, bytes });
         let max_timestamp_ms = self.write_index(segment, offset, turn);
-        self.note_sealed(Sealed { base: segment, bytes: position.0, max_timestamp_ms });
+        self.note_sealed(Sealed { base: segment, bytes: position.0, max_timestamp_ms, is_whole });
     }
 
     fn index_of(&self, base: Offset) -> Option<Arc<SegmentIndex>> {

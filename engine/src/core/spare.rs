@@ -28,6 +28,9 @@ const PREPARE_BEHIND: u64 = 4;
 pub(super) struct Spare {
     pub(super) path: PathBuf,
     pub(super) file: FileId,
+    /// This process knows that every block of it was written, past the page cache, and flushed. A
+    /// segment that grew has its whole length, too, but blocks at its end that never were.
+    pub(super) is_whole: bool,
 }
 
 /// How far the spare in preparation is.
@@ -229,7 +232,7 @@ impl LogCore {
                 self.submit(Flight::Spare, operation, turn);
             }
             (Step::Opening { path }, Ok(Output::File { file, .. })) => {
-                self.spares.add(Spare { path, file });
+                self.spares.add(Spare { path, file, is_whole: false });
             }
             (Step::Opening { .. } | Step::Creating { .. }, _) => self.spares.step = Step::GaveUp,
             (Step::Reserving { path, file }, result) => match result {
@@ -257,7 +260,10 @@ impl LogCore {
                 let operation = Operation::Write { file, position: 0, buffer, length, dsync: true };
                 self.submit(Flight::Spare, operation, turn);
             }
-            (Step::Stamping { path, file }, Ok(_)) => self.spares.add(Spare { path, file }),
+            (Step::Stamping { path, file }, Ok(_)) => {
+                let is_whole = !self.was_buffered;
+                self.spares.add(Spare { path, file, is_whole });
+            }
             // Nothing of the log was in it: without the spare the log grows its next segment. (A
             // failed flush concerns every log with unflushed bytes: the shard sees to that.)
             (

@@ -29,6 +29,8 @@ pub(crate) struct Sealed {
     pub(crate) bytes: u64,
     /// The largest timestamp in it, if that is known.
     pub(crate) max_timestamp_ms: Option<i64>,
+    /// It was prepared: see [`Spare::is_whole`].
+    pub(crate) is_whole: bool,
 }
 
 /// How far the segment that is on its way into the pool is.
@@ -72,6 +74,8 @@ pub(super) struct Trims {
     /// Segments below the log's start whose files are still there.
     leaving: VecDeque<Sealed>,
     step: Step,
+    /// Of the one that is on its way.
+    is_whole: bool,
 }
 
 impl Trims {
@@ -82,6 +86,7 @@ impl Trims {
             sealed: sealed.into(),
             leaving: VecDeque::new(),
             step: Step::Idle,
+            is_whole: false,
         }
     }
 
@@ -110,7 +115,7 @@ impl Trims {
 
 impl LogCore {
     /// Takes a wish to trim.
-    pub(crate) fn enqueue_trim(&mut self, to: Offset, cell: Promise, turn: &mut Turn<'_>) {
+    pub(crate) fn enqueue_trim(&mut self, to: Offset, cell: Promise) {
         let refused = |kind, detail: String| {
             Err(Error::new(kind, "trim log", &self.shared.name).detail(detail))
         };
@@ -124,8 +129,8 @@ impl LogCore {
         } else if self.trims.waiting.len() >= TRIMS_MAX {
             cell.ack(refused(ErrorKind::WouldBlock, "too many trims wait".to_owned()));
         } else {
+            // Pumped with the log, once that is ready.
             self.trims.waiting.push_back((to, cell));
-            self.pump_trims(turn);
         }
     }
 
@@ -233,7 +238,8 @@ impl LogCore {
         if !idle || held {
             return;
         }
-        self.trims.leaving.pop_front();
+        let leaving = self.trims.leaving.pop_front();
+        self.trims.is_whole = leaving.is_some_and(|leaving| leaving.is_whole);
         let from = self.directory.join(segment_file_name(base));
         let index = self.directory.join(index_file_name(base.0));
         self.submit(Flight::Leftover, Operation::Remove { path: index }, turn);
@@ -294,7 +300,8 @@ impl LogCore {
                 self.submit(Flight::Recycle, operation, turn);
             }
             (Step::Freeing { path, file }, Ok(_)) => {
-                self.spares.add(Spare { path, file });
+                let is_whole = self.trims.is_whole && !self.was_buffered;
+                self.spares.add(Spare { path, file, is_whole });
             }
             (Step::Measuring { file, .. }, Err(_)) => {
                 self.trims.step = Step::GaveUp;
