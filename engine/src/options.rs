@@ -43,7 +43,9 @@ pub struct Options {
     /// each core this process may run on, at most [`SHARDS_DEFAULT_MAX`]. A
     /// [`LocalEngine`](crate::LocalEngine) is one shard, the caller's thread.
     pub shards: Option<usize>,
-    /// Whether each shard keeps to one core, if there are as many as shards.
+    /// Whether each shard keeps to a core of its own, if there are as many as shards; not by
+    /// default. It is for machines that leave those cores to them: where the program's own threads
+    /// want them too, a shard that may not move waits for its turn.
     pub pin_shards: bool,
     /// The most appends waiting in the queue to one shard, 1 to 1,048,576; 1024 by default.
     pub queue_batches: usize,
@@ -83,7 +85,7 @@ impl Options {
             directory: directory.into(),
             backend: BackendChoice::Auto,
             shards: None,
-            pin_shards: true,
+            pin_shards: false,
             queue_batches: 1024,
             queue_bytes: 64 << 20,
             tail_cache_bytes: 64 << 20,

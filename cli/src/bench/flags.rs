@@ -96,14 +96,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "L", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=LOGS_MAX))]
     logs: u32,
-    /// How many shards own them, each a thread on a core of its own if there are as many [default:
-    /// one for each core].
+    /// How many shards own them, each a thread [default: one for each core].
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=SHARDS_MAX),
         conflicts_with = "local")]
     shards: Option<u32>,
-    /// Let the kernel move the shards between cores.
-    #[arg(long)]
-    unpinned: bool,
+    /// Keep each shard to a core of its own, if there are as many.
+    #[arg(long, conflicts_with = "local")]
+    pinned: bool,
     /// Let due logs of a shard share one flush of the file system (ext4 or XFS, prepared segments).
     #[arg(long)]
     shared_flush: bool,
@@ -261,7 +260,7 @@ impl Arguments {
             ack: self.ack.into(),
             producers: self.producers,
             shards: self.shards,
-            pinned: !self.unpinned,
+            pinned: self.pinned,
             shared_flush: self.shared_flush,
             pace,
             local: self.local,

@@ -174,7 +174,7 @@ fn config(plan: &Plan) -> Config {
         producers: plan.producers,
         logs: count(plan.wishes.names.len()),
         shards: plan.shards,
-        pinned: plan.pinned && !plan.local,
+        pinned: plan.pinned,
         shared_flush: plan.shared_flush,
         in_flight,
         rate_records_per_s: rate.map(|rate| round(rate, 3)),
