@@ -1,5 +1,5 @@
-//! The threads of an engine: one for each shard, each with a queue, an `Io` and, where there are
-//! enough, a core of its own.
+//! The threads of an engine: one for each shard, each with a queue, an `Io` and, where that is
+//! asked for and there are enough, a core of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
