@@ -94,6 +94,9 @@ impl LogCore {
         if self.trims.names_are_changing() || !self.active().is_named() {
             return;
         }
+        if self.roll_lets_one_go() {
+            return;
+        }
         let base = self.next_offset;
         assert!(base > active_base, "a segment without a batch is not sealed");
         let salt = Salt(turn.random.next_u64());

@@ -14,12 +14,15 @@ use highwater_segment::Offset;
 use highwater_segment::segment::segment_file_name;
 
 use super::spare::{Spare, spare_block};
-use super::{Flight, LogCore, State, Turn};
+use super::{Flight, LogCore, SegmentFile, State, Turn};
 use crate::error::{Error, ErrorKind};
 use crate::receipt::{Appended, Promise, Stages};
 
 /// The most trims of one log that wait at once.
 const TRIMS_MAX: usize = 1024;
+/// Segments that nobody needs any more and that may still be there before a roll lets one of them
+/// go first: a writer that never pauses would else never let any go.
+const BACKLOG_MAX: usize = 4;
 
 /// A sealed segment, for retention.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,8 @@ pub(super) struct Trims {
     step: Step,
     /// Of the one that is on its way.
     is_whole: bool,
+    /// A segment's name has left the log since the last roll.
+    one_left: bool,
 }
 
 impl Trims {
@@ -87,6 +92,7 @@ impl Trims {
             leaving: VecDeque::new(),
             step: Step::Idle,
             is_whole: false,
+            one_left: false,
         }
     }
 
@@ -105,6 +111,12 @@ impl Trims {
     /// succeeds and says nothing of it.
     pub(super) fn names_are_changing(&self) -> bool {
         matches!(self.step, Step::Renaming { .. } | Step::Syncing { .. })
+    }
+
+    /// Returns whether more segments are still there than should be.
+    fn lags(&self) -> bool {
+        let due = self.sealed.partition_point(|sealed| sealed.base < self.retained_from);
+        self.leaving.len() + due > BACKLOG_MAX
     }
 
     /// Returns up to where a flush is waited for.
@@ -137,6 +149,38 @@ impl LogCore {
     /// A segment was sealed: retention looks at the log.
     pub(super) fn note_sealed(&mut self, sealed: Sealed) {
         self.trims.sealed.push_back(sealed);
+        self.trims.one_left = false;
+    }
+
+    /// Returns whether the next roll, whose turn it is otherwise, lets a segment go first: the log
+    /// has too many that nobody needs, and one of them is about to go. So a log whose rolls are
+    /// faster than its trims does not grow without end.
+    pub(super) fn roll_lets_one_go(&self) -> bool {
+        let about_to_go = match self.trims.step {
+            // Without any that is leaving, both slots of `log.meta` are still to name the start.
+            Step::Idle => self.trims.leaving.is_empty() || !self.leaving_is_held(),
+            Step::GaveUp => false,
+            _ => true,
+        };
+        about_to_go
+            && !self.trims.one_left
+            && self.trims.lags()
+            && matches!(self.state, State::Active)
+    }
+
+    /// Returns whether the oldest segment that leaves is still needed for something.
+    fn leaving_is_held(&self) -> bool {
+        let Some(base) = self.trims.leaving.front().map(|leaving| leaving.base) else {
+            return false;
+        };
+        let rest = self.trims.leaving.iter().skip(1).chain(&self.trims.sealed);
+        let end = rest.map(|next| next.base).next().unwrap_or(self.active().base);
+        // A sealed file that is still open here is not flushed, or just about to be closed; and
+        // the mark of either slot can still lie in it. And what it says of the producers must
+        // stand in a snapshot.
+        self.files.iter().any(|file| file.base == base)
+            || !self.producers_are_kept(end)
+            || self.keeper.oldest_mark_segment() <= base
     }
 
     /// Moves the log's start as far as it is wanted, flushed and durable, and goes on with the
@@ -226,16 +270,13 @@ impl LogCore {
     fn pump_recycling(&mut self, turn: &mut Turn<'_>) {
         let idle = matches!(self.trims.step, Step::Idle) && matches!(self.state, State::Active);
         let Some(base) = self.trims.leaving.front().map(|leaving| leaving.base) else { return };
-        // A sealed file that is still open here is not flushed, or just about to be closed; and
-        // the mark of either slot can still lie in it. And what it says of the producers must
-        // stand in a snapshot.
-        let rest = self.trims.leaving.iter().skip(1).chain(&self.trims.sealed);
-        let end = rest.map(|next| next.base).next().unwrap_or(self.active().base);
-        let held = self.files.iter().any(|file| file.base == base)
-            || !self.producers_are_kept(end)
-            || self.names_are_changing()
-            || self.keeper.oldest_mark_segment() <= base;
-        if !idle || held {
+        // A roll that has only to begin waits for this one, if it must.
+        let names = if self.roll_wanted() && self.roll_lets_one_go() {
+            !self.all_are_named()
+        } else {
+            self.names_are_changing()
+        };
+        if !idle || names || self.leaving_is_held() {
             return;
         }
         let leaving = self.trims.leaving.pop_front();
@@ -255,7 +296,11 @@ impl LogCore {
     }
 
     pub(super) fn names_are_changing(&self) -> bool {
-        self.roll_in_progress() || self.files.iter().any(|file| !file.is_named())
+        self.roll_in_progress() || !self.all_are_named()
+    }
+
+    fn all_are_named(&self) -> bool {
+        self.files.iter().all(SegmentFile::is_named)
     }
 
     /// Handles the end of one step of a segment's way into the pool.
@@ -266,7 +311,7 @@ impl LogCore {
     ) {
         let step = std::mem::replace(&mut self.trims.step, Step::Idle);
         match (step, result) {
-            (Step::Removing, Ok(_)) => {}
+            (Step::Removing, Ok(_)) => self.trims.one_left = true,
             (Step::Renaming { path }, Ok(_)) => {
                 self.trims.step = Step::Syncing { path, left: 2 };
                 for path in [self.directory.clone(), self.spares.pool().to_owned()] {
@@ -278,6 +323,7 @@ impl LogCore {
             }
             // Only now can no power cut bring the old name back, so the header may change.
             (Step::Syncing { path, .. }, Ok(_)) => {
+                self.trims.one_left = true;
                 self.trims.step = Step::Opening { path: path.clone() };
                 let mode = self.settings.mode.open_mode(Access::ReadWrite);
                 self.submit(Flight::Recycle, Operation::Open { path, mode }, turn);

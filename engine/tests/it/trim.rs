@@ -1,11 +1,12 @@
 //! Trim, retention, and segments that are used again.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use highwater::inspect::{OutsideReader, verify};
 use highwater::{
-    Ack, BackendChoice, Engine, ErrorKind, Isolation, LocalEngine, Log, LogOptions, Offset,
-    Options, Preparation,
+    Ack, BackendChoice, Engine, ErrorKind, FlushPolicy, Isolation, LocalEngine, Log, LogOptions,
+    Offset, Options, Preparation,
 };
 use highwater_io::sim::{SimDisk, SimProfile};
 
@@ -120,6 +121,40 @@ fn retention_keeps_the_disk_bounded_and_its_segments_are_used_again() {
         let more = fill(&log, 100);
         let start = log.marks().log_start;
         assert_eq!(read_all(&log, start.0, Isolation::Written), more);
+        engine.close().expect("closes");
+        verify_clean(scratch);
+    });
+}
+
+/// Nobody pauses here, so the log always wants the next segment: the old ones must go all the same.
+#[test]
+fn retention_keeps_pace_with_a_writer_that_never_pauses() {
+    const MOST: usize = 16;
+    on_each_backend("pace", |scratch, backend| {
+        let engine = Engine::open(scratch.options(backend)).expect("opens");
+        let options = LogOptions {
+            segment_bytes: Some(64 << 10),
+            retention_bytes: Some(4 * (64 << 10)),
+            prepare: Preparation::Ahead,
+            flush: FlushPolicy { bytes: Some(64 << 10), ..FlushPolicy::NONE },
+            ..LogOptions::default()
+        };
+        let log = engine.log("orders", options).expect("opens");
+        let directory = scratch.0.join("orders");
+        let mut waiting = VecDeque::new();
+        for round in 0..2000 {
+            waiting.push_back(log.append(batch(10 * round, 10, 1000), Ack::LEADER).expect("runs"));
+            if waiting.len() > 32 {
+                waiting.pop_front().expect("one").wait().expect("acked");
+            }
+            if round % 100 == 99 {
+                let segments = names(&directory, ".log");
+                assert!(segments <= MOST, "{segments} segments after {round} batches");
+            }
+        }
+        for receipt in waiting {
+            receipt.wait().expect("acked");
+        }
         engine.close().expect("closes");
         verify_clean(scratch);
     });
