@@ -192,10 +192,15 @@ pub(super) fn meaning_of<I: Io>(
     }
     let now = LogView::load(io, root, &view.name)?;
     let same = now.meta.as_ref().is_some_and(|meta| meta.generation == generation);
-    if !same || !view.bases.iter().all(|base| now.bases.contains(base)) {
+    // What is trimmed below meanwhile changes nothing here.
+    let from_here = |bases: &[Offset]| -> Vec<Offset> {
+        bases.iter().copied().filter(|other| *other >= base).collect()
+    };
+    let (known, there) = (from_here(&view.bases), from_here(&now.bases));
+    if !same || !known.iter().all(|base| there.contains(base)) {
         return Ok(Some(Meaning::Changed));
     }
-    if now.bases.len() > view.bases.len() {
+    if there.len() > known.len() {
         // The writer rolled meanwhile: what stopped the walk is the end of a segment.
         view.bases = now.bases;
         walker.forget();

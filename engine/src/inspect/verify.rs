@@ -154,15 +154,38 @@ impl Verifier<'_> {
         let mut next = first;
         while let Some(base) = next {
             match self.segment(io, base)? {
-                Ended::Well | Ended::Badly => {}
+                // Asked anew each time: a writer may have rolled meanwhile.
+                Ended::Well | Ended::Badly => {
+                    next = self.view.successor(base);
+                    next = next.filter(|_| newest.is_some_and(|last| base < last));
+                }
+                Ended::Changed if self.was_trimmed(io, base)? => {
+                    next = self.view.bases.first().copied();
+                    next = next.filter(|first| newest.is_some_and(|last| *first <= last));
+                }
                 Ended::Changed => return Ok(false),
             }
-            // Asked anew each time: a writer may have rolled meanwhile.
-            next = self.view.successor(base).filter(|_| newest.is_some_and(|last| base < last));
         }
+        let meta = self.view.meta()?.clone();
         self.indexes(io);
         self.snapshots(io, &meta)?;
         Ok(true)
+    }
+
+    /// Returns whether nothing but a trim took the segment away that begins at `base`: the verdict
+    /// on the rest holds, and goes on where the log starts now.
+    fn was_trimmed<I: Io>(&mut self, io: &mut Blocking<I>, base: Offset) -> Result<bool> {
+        let now = LogView::load(io, self.root, &self.view.name)?;
+        let (before, meta) = (self.view.meta()?, now.meta()?);
+        let (log_start, first) = (meta.log_start, now.bases.first().copied());
+        let same = meta.generation == before.generation && meta.log_id == before.log_id;
+        let gone =
+            log_start > base && first.is_some_and(|first| first > base && first <= log_start);
+        if same && gone {
+            self.verdict.log_end = first.unwrap_or(log_start);
+            self.view = now;
+        }
+        Ok(same && gone)
     }
 
     fn damage(
