@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use highwater::inspect::{OutsideReader, summaries, verify};
 use highwater::{
-    Ack, Error, ErrorKind, FlushPolicy, Isolation, Log, LogOptions, Offset, Preparation, ReadBatch,
+    Ack, Error, ErrorKind, FlushPolicy, Isolation, Log, LogOptions, Preparation, ReadBatch, Reader,
 };
 
 use super::ground::{PATIENCE, open};
@@ -237,22 +237,27 @@ fn commands(site: &Site, data: &Path) -> Result<Met, Failure> {
 /// Follows the end of the log; starts anew where it was too slow.
 fn follow(log: &Log, over: &AtomicBool) -> Result<Met, Failure> {
     let mut met = Met::default();
-    let mut next = 0;
-    let mut reader = log.read(Offset(0), Isolation::Committed)?;
+    let (mut next, mut reader) = at_start(log, &mut met)?;
     loop {
         match reader.next() {
             Some(Ok(batch)) => next = check(&batch, next, &mut met)?,
             Some(Err(error)) => {
                 is_trimmed(error, &mut met)?;
-                next = log.marks().log_start.0;
-                match log.read(Offset(next), Isolation::Committed) {
-                    Ok(anew) => reader = anew,
-                    // Trimmed again since; the old reader says so again.
-                    Err(error) => is_trimmed(error, &mut met)?,
-                }
+                (next, reader) = at_start(log, &mut met)?;
             }
             None if over.load(Ordering::Relaxed) => return Ok(met),
             None => std::thread::yield_now(),
+        }
+    }
+}
+
+/// Reads from the log's start, which may move on before it is said.
+fn at_start(log: &Log, met: &mut Met) -> Result<(u64, Reader), Failure> {
+    loop {
+        let start = log.marks().log_start;
+        match log.read(start, Isolation::Committed) {
+            Ok(reader) => return Ok((start.0, reader)),
+            Err(error) => is_trimmed(error, met)?,
         }
     }
 }
