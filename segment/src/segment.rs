@@ -47,7 +47,7 @@ pub enum SegmentFault {
     Blank,
     /// Something else stands there.
     Magic,
-    /// A segment of a version this code does not know.
+    /// The checksum holds, but of a version this code does not know.
     Version(u32),
     /// The checksum of the block is wrong.
     Checksum {
@@ -110,13 +110,15 @@ impl SegmentHeader {
         if raw.magic != MAGIC {
             return Err(SegmentFault::Magic);
         }
-        if raw.version.get() != VERSION {
-            return Err(SegmentFault::Version(raw.version.get()));
-        }
         let stored = raw.crc.get();
         let computed = crc_with_hole(raw.as_bytes(), CRC_AT);
         if stored != computed {
             return Err(SegmentFault::Checksum { stored, computed });
+        }
+        // Only now: a power cut can tear an older use's header together with this one's, and what
+        // then stands at the version's place is nobody's.
+        if raw.version.get() != VERSION {
+            return Err(SegmentFault::Version(raw.version.get()));
         }
         if !crate::bytes::all_zero(&raw.reserved) {
             return Err(SegmentFault::Reserved);
@@ -173,6 +175,18 @@ mod tests {
         assert_eq!(decoded(Offset::MAX.0), Ok(header(Offset::MAX)));
         assert_eq!(decoded(Offset::MAX.0 + 1), Err(SegmentFault::BaseOffset));
         assert_eq!(decoded(u64::MAX), Err(SegmentFault::BaseOffset));
+    }
+
+    #[test]
+    fn a_version_is_believed_only_under_a_checksum_that_holds() {
+        let header = SegmentHeader { log_id: LogId(3), base_offset: Offset(9), salt: Salt(77) };
+        let mut bytes = header.encode();
+        bytes[8] = 9;
+        let fault = SegmentHeader::decode(&bytes);
+        assert!(matches!(fault, Err(SegmentFault::Checksum { .. })), "torn: {fault:?}");
+        let sum = crc_with_hole(&bytes, CRC_AT);
+        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&bytes), Err(SegmentFault::Version(9)));
     }
 
     #[test]

@@ -141,6 +141,9 @@ fn a_version_of_the_future_is_refused_and_left_alone() {
     let file = scratch.segments().remove(0);
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[8] = 2;
+    bytes[12..16].fill(0);
+    let sum = crc32c::crc32c(&bytes[..4096]);
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
     std::fs::write(&file, bytes).unwrap();
     assert_ne!(scratch.read(&[]).code, Some(0));
     assert_ne!(scratch.run("verify", &[], b"").code, Some(0));
