@@ -69,7 +69,8 @@ class Raw:
     def command(self, name):
         if name == "compare":
             return f"compare --dir D {self.flags.get(name, '')}"
-        return f"highwater bench append --dir D {self.flags.get(name, '')} --format json"
+        verb, _, flags = self.flags.get(name, "append").partition(" ")
+        return " ".join(f"highwater bench {verb} --dir D {flags} --format json".split())
 
     def all_runs(self):
         return [run for runs in self.bench.values() for run in runs]
@@ -207,8 +208,74 @@ def cost_rows(raw):
     yield Row(subject, "disk", disk, 2, "", ("<=", 2.2), beside or "")
 
 
+def wide_rows(raw):
+    """Many logs: each round's runs stand beside that round's run of one log."""
+    one = raw.bench.get("wide-one", [])
+    for name, limit, what in (("wide", 0.2, ""), ("wide-shared", 0.5, ", one flush for all")):
+        runs = raw.bench.get(name, [])
+        pairs = [
+            many["records_per_s"] / alone["records_per_s"] for many, alone in zip(runs, one)
+        ]
+        ours = spread(runs, lambda run: run["records_per_s"] / 1e3)
+        alone = spread(one, lambda run: run["records_per_s"] / 1e3)
+        beside = ours and alone and f"500 logs {ours.text(0)}, one {alone.text(0)} thousand records/s"
+        ratio = Spread(pairs) if pairs else None
+        subject = f"500 logs, 2 shards, 64 in flight, 100 B, each flushed{what}: records/s by one log's"
+        yield Row(subject, name, ratio, 2, "x", (">=", limit), beside or "")
+
+
+def read_rows(raw):
+    runs = raw.bench.get("read", [])
+    ratio = spread(runs, lambda run: run["ratio_to_floor"])
+    ours = spread(runs, lambda run: run["bytes_per_s"] / 1e6)
+    floor = spread(runs, lambda run: run["floor_bytes_per_s"] / 1e6)
+    beside = ours and f"ours {ours.text(0)}, raw {floor.text(0)} MB/s"
+    subject = "sealed segments, cold, every batch verified: bytes/s by raw reads'"
+    yield Row(subject, "read", ratio, 2, "x", (">=", 0.9), beside or "")
+    runs = raw.bench.get("follow", [])
+    ratio = spread(runs, lambda run: run["ratio"])
+    pairs = [pair["ratio"] for run in runs for pair in run["pairs"] if pair["ratio"]]
+    beside = f"its pairs of rounds: {Spread(pairs).text(2)}" if pairs else ""
+    subject = "an appender beside a reader at the tail: bytes/s by those alone"
+    yield Row(subject, "follow", ratio, 2, "x", (">=", 0.9), beside)
+
+
+def open_rows(raw):
+    runs = raw.bench.get("open", [])
+    gib = spread(runs, lambda run: run["log_bytes"] / (1 << 30))
+    subject = "open for append after a kill"
+    took = spread(runs, lambda run: run["elapsed_s"] * 1e3)
+    floor = spread(runs, lambda run: run["ratio_to_floor"])
+    beside = gib and f"log of {gib.text(1)} GiB; {floor.text(2)} x raw reads of as many bytes"
+    yield Row(subject, "open", took, 0, "ms", ("<=", 500), beside or "")
+    # Two segments and 4 MiB.
+    limit = 2 * 128 + 4
+    read = spread(runs, lambda run: run["process_bytes_read"] and run["process_bytes_read"] / (1 << 20))
+    yield Row(f"{subject}: bytes read", "open", read, 1, "MiB", ("<=", limit))
+
+
+def memory_rows(raw):
+    runs = raw.bench.get("memory", [])
+    peak = spread(runs, lambda run: run["peak_rss_bytes"] / (1 << 20))
+    gib = spread(runs, lambda run: run["payload_bytes"] / (1 << 30))
+    short = spread(raw.bench.get("stream-steady", []), lambda run: run["peak_rss_bytes"] / (1 << 20))
+    beside = gib and short and f"over {gib.text(1)} GiB; over the shorter stream-steady {short.text(0)} MiB"
+    yield Row("memory of one shard at the most", "memory", peak, 0, "MiB", ("<=", 256), beside or "")
+
+
 def rows(raw):
-    for part in (stream_rows, rival_rows, latency_rows, group_rows, cost_rows):
+    parts = (
+        stream_rows,
+        rival_rows,
+        latency_rows,
+        group_rows,
+        cost_rows,
+        wide_rows,
+        read_rows,
+        open_rows,
+        memory_rows,
+    )
+    for part in parts:
         yield from part(raw)
 
 

@@ -11,6 +11,7 @@ mod follow;
 mod latency;
 mod measured;
 mod numbers;
+mod open;
 mod pace;
 mod payload;
 mod place;
@@ -40,6 +41,7 @@ enum What {
     Append(Box<flags::Arguments>),
     Read(read::Arguments),
     Follow(follow::Arguments),
+    Open(open::Arguments),
     Floor(floor_command::Arguments),
 }
 
@@ -48,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         What::Append(arguments) => append::run(arguments),
         What::Read(arguments) => read::run(arguments),
         What::Follow(arguments) => follow::run(arguments),
+        What::Open(arguments) => open::run(arguments),
         What::Floor(arguments) => floor_command::run(arguments),
     }
 }

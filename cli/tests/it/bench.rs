@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use highwater::{Ack, Engine, FlushPolicy, LogOptions, Options, RecordBatch};
 use serde_json::Value;
 
 use crate::{Ended, Scratch, run, schema};
@@ -280,6 +281,30 @@ fn reading_counts_every_record_of_the_sealed_segments() {
     assert!(last > 0, "some segments are sealed");
     assert_eq!(result["records"], last, "all below the last segment");
     assert!(result["ratio_to_floor"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn opening_after_a_crash_says_what_was_scanned_and_leaves_clean_logs() {
+    let scratch = Scratch::new("bench-open");
+    bench(&scratch, "open", &[]).refuses(1, &["does not exist"]);
+    assert!(!scratch.data().exists(), "nothing is made");
+    let engine = Engine::open(Options::at(scratch.data())).unwrap();
+    for name in ["one", "two"] {
+        let options = LogOptions { flush: FlushPolicy::NONE, ..LogOptions::default() };
+        let log = engine.log(name, options).unwrap();
+        let batch = RecordBatch::builder().record(b"", &[7; 10_000]).build().unwrap();
+        log.append(batch, Ack::LEADER).unwrap().wait().unwrap();
+    }
+    // Without a close: as a kill leaves it.
+    drop(engine);
+    let opened = result(&bench(&scratch, "open", &["--format", "json"]).exits(0));
+    assert_eq!((&opened["logs"], &opened["logs_failed"]), (&2.into(), &0.into()));
+    assert!(opened["bytes_scanned"].as_u64().unwrap() >= 20_000, "{opened}");
+    let again = result(&bench(&scratch, "open", &["--format", "json"]).exits(0));
+    let warnings = again["warnings"].to_string();
+    assert!(warnings.contains("nothing was left behind"), "{warnings}");
+    scratch.run("verify", &[], b"").exits(0);
+    bench(&scratch, "open", &[]).exits(0);
 }
 
 #[test]
