@@ -14,6 +14,7 @@ mod mode;
 mod outside;
 mod producers;
 mod room;
+mod rounds;
 mod shards;
 mod stages;
 mod tail;
