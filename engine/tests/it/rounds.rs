@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use highwater::{Ack, FlushPolicy, LocalEngine, LogOptions, Offset, Options, Preparation};
-use highwater_io::sim::{Latency, SimDisk, SimIo, SimPlatform, SimProfile};
+use highwater::{
+    Ack, FlushPolicy, LocalEngine, LocalLog, LogOptions, Offset, Options, Preparation,
+};
+use highwater_io::sim::{Latency, SimDisk, SimIo, SimPlatform, SimProfile, Survival};
 use highwater_io::{IoError, Platform};
 
 use crate::basics::batch;
@@ -106,4 +108,56 @@ fn a_log_whose_segment_has_no_durable_name_yet_waits_for_it_without_turning() {
     let turns = engine.metrics().turns - before;
     assert!(turns < 4000, "{turns} turns in {passed:?}");
     engine.close().expect("closes");
+}
+
+/// Appends to all logs at once: the flushes of two of them meet behind that of the first.
+fn append_to_all(engine: &mut LocalEngine<InPlace>, logs: [LocalLog; 3], rounds: u64) {
+    for _ in 0..rounds {
+        let tickets = logs.map(|log| {
+            let next = engine.marks(log).log_end.0;
+            engine.append(log, batch(next, 1, 6000), Ack::LEADER_FLUSHED).expect("taken")
+        });
+        for ticket in &tickets {
+            engine.run_until(ticket).expect("flushed");
+        }
+        // What is behind the acks - spares, trims - goes on.
+        (0..20).for_each(|_| engine.poll(Duration::from_millis(1)));
+    }
+}
+
+/// Every log of this engine grows its segments, and uses them again. Their last blocks may never
+/// have been written before: making them durable takes more than a flush of the device.
+#[test]
+fn a_segment_that_grew_is_flushed_by_itself_also_when_it_is_used_again() {
+    let disk = SimDisk::new(1, SimProfile::default());
+    let mut engine = open(&disk);
+    let options = |prepare| LogOptions {
+        segment_bytes: Some(64 << 10),
+        retention_bytes: Some(64 << 10),
+        prepare,
+        ..LogOptions::default()
+    };
+    let names = ["first", "second", "third"];
+    let logs = names.map(|name| engine.log(name, &options(Preparation::Never)).expect("opens"));
+    append_to_all(&mut engine, logs, 100);
+    let spares = || {
+        let files = disk.files();
+        files.iter().filter(|path| path.extension().is_some_and(|end| end == "spare")).count()
+    };
+    assert!(spares() > 0, "segments were used again");
+    assert_eq!(engine.metrics().shared_flushes, 0);
+    let ends = logs.map(|log| engine.marks(log).log_end);
+    disk.power_cut(Survival::Nothing);
+    drop(engine);
+    let mut engine = open(&disk);
+    let logs = names.map(|name| engine.log(name, &options(Preparation::Ahead)).expect("opens"));
+    assert_eq!(logs.map(|log| engine.marks(log).flushed), ends, "D4");
+    // The spares that were found do not count as prepared; those that are made from now on do.
+    append_to_all(&mut engine, logs, 12);
+    assert_eq!(engine.metrics().shared_flushes, 0, "in segments that were found");
+    // Their flushes would have met in a round, had they been prepared.
+    let prepared = ["fourth", "fifth", "sixth"];
+    let logs = prepared.map(|name| engine.log(name, &options(Preparation::AtOpen)).expect("opens"));
+    append_to_all(&mut engine, logs, 5);
+    assert!(engine.metrics().shared_flushes > 0, "in segments that were prepared");
 }
