@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::time::Duration;
 
 use highwater::inspect::{OutsideReader, verify};
 use highwater::{
     Ack, BackendChoice, Engine, ErrorKind, FlushPolicy, Isolation, LocalEngine, Log, LogOptions,
-    Offset, Options, Preparation,
+    Mode, Offset, Options, Preparation,
 };
-use highwater_io::sim::{SimDisk, SimProfile};
+use highwater_io::IoErrorKind;
+use highwater_io::sim::{Fault, FaultRule, SimDisk, SimProfile};
 
 use crate::basics::{Scratch, batch, on_each_backend, read_all};
 
@@ -237,5 +239,76 @@ fn a_full_disk_holds_as_much_with_spares_as_without() {
     for prepare in [Preparation::Ahead, Preparation::AtOpen] {
         let with = filled(prepare);
         assert!(with * 10 >= without * 9, "{prepare:?}: {with} records, without spares {without}");
+    }
+}
+
+/// Asks for trims while the log goes over to another mode and, if it `opens` so, appends behind.
+fn trims_during_a_change_of_mode(batches: u64, opens: bool) {
+    let case = format!("{batches} batches, it opens: {opens}");
+    let disk = SimDisk::new(3, SimProfile::default());
+    let mut engine = LocalEngine::open(disk.start_process(), &Options::at("/data")).expect("opens");
+    let options = |mode| LogOptions { segment_bytes: Some(64 << 10), mode, ..options() };
+    let log = engine.log("orders", &options(Mode::Direct)).expect("opens");
+    let append = |engine: &mut LocalEngine<_>, number| {
+        engine.append(log, batch(number * 10, 10, 600), Ack::LEADER_FLUSHED).expect("taken")
+    };
+    for number in 0..batches {
+        let ticket = append(&mut engine, number);
+        engine.run_until(&ticket).expect("flushed");
+    }
+    // Segments below may be on their way out, or held until log.meta has no mark in them.
+    let trim = engine.trim(log, Offset(batches * 10 - 5));
+    engine.run_until(&trim).expect("trimmed");
+    (0..20).for_each(|_| engine.poll(Duration::from_millis(1)));
+    if !opens {
+        let refused = Fault::Refuse(IoErrorKind::Device);
+        disk.inject(FaultRule::new("open", ".log", refused));
+    }
+    engine.log("orders", &options(Mode::Buffered)).expect("the mode is changed");
+    let trims = [4, 0].map(|left| engine.trim(log, Offset(batches * 10 - left)));
+    assert!(trims.iter().all(|trim| trim.acked().is_none()), "{case}: it is on its way");
+    let ticket = append(&mut engine, batches);
+    for trim in &trims {
+        match engine.run_until(trim) {
+            Ok(_) => assert!(opens, "{case}"),
+            Err(error) => assert!(!opens && error.kind() == &ErrorKind::Io, "{case}: {error}"),
+        }
+    }
+    assert_eq!(engine.run_until(&ticket).is_ok(), opens, "{case}");
+    assert!(!opens || engine.marks(log).log_start == Offset(batches * 10), "{case}");
+    assert_eq!(engine.close().is_ok(), opens, "{case}");
+}
+
+/// Asks at every turn, from before the log begins to go over until it has. Retention has just
+/// moved the log's start, or is about to, and segments below it wait for their way out.
+fn trims_at_every_turn_of_a_change_of_mode(batches: u64) {
+    let disk = SimDisk::new(3, SimProfile::default());
+    let mut engine = LocalEngine::open(disk.start_process(), &Options::at("/data")).expect("opens");
+    let options = |mode| LogOptions {
+        segment_bytes: Some(64 << 10),
+        retention_bytes: Some(64 << 10),
+        mode,
+        ..options()
+    };
+    let log = engine.log("orders", &options(Mode::Direct)).expect("opens");
+    for number in 0..batches {
+        let append = engine.append(log, batch(number * 10, 10, 600), Ack::LEADER_FLUSHED);
+        engine.run_until(&append.expect("taken")).expect("flushed");
+    }
+    engine.log("orders", &options(Mode::Buffered)).expect("the mode is changed");
+    let trims: Vec<_> = (0..900).map(|_| engine.trim(log, Offset(1))).collect();
+    for trim in trims {
+        engine.run_until(&trim).expect("trimmed");
+    }
+    engine.close().expect("closes");
+}
+
+/// While a log goes over to another mode its active segment is opened anew: it has none.
+#[test]
+fn a_trim_during_a_change_of_mode_is_answered_when_that_has_ended() {
+    for batches in 1..30 {
+        trims_during_a_change_of_mode(batches, true);
+        trims_during_a_change_of_mode(batches, false);
+        trims_at_every_turn_of_a_change_of_mode(batches);
     }
 }
