@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
 use highwater::{
@@ -120,5 +120,43 @@ fn blocked_threads_and_tasks_share_one_line_and_all_get_through() {
     });
     log.flush().expect("flushes").wait().expect("flushed");
     assert_eq!(log.marks().flushed.0, 1800);
+    engine.close().expect("closes");
+}
+
+/// A task that, when it is woken, gives up what another waits for.
+struct GivesUp(Mutex<Option<Pin<Box<Reserve>>>>);
+
+impl Wake for GivesUp {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().expect("unpoisoned").take());
+    }
+}
+
+/// Two are admitted at once, and told one after the other: the first, told of it, drops the second
+/// before that is told.
+#[test]
+fn a_reservation_dropped_between_its_admission_and_the_news_of_it_gives_its_room_back() {
+    const BYTES: usize = 1 << 20;
+    let scratch = Scratch::new("untold");
+    let options = scratch.options(BackendChoice::Auto);
+    let options = Options { queue_batches: 8, queue_bytes: BYTES, ..options };
+    let engine = Engine::open(options).expect("opens");
+    let log = engine.log("l", LogOptions::default()).expect("opens");
+    for _ in 0..10 {
+        // More than a log's share: only an empty queue has room for it.
+        let all = run(pin!(log.reserve(BYTES))).expect("room");
+        let (mut told, mut untold) = (Box::pin(log.reserve(10)), Box::pin(log.reserve(10)));
+        let gives_up = Arc::new(GivesUp(Mutex::new(None)));
+        let waker = Arc::clone(&gives_up).into();
+        assert!(told.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(poll(untold.as_mut(), &task()).is_none());
+        *gives_up.0.lock().expect("unpoisoned") = Some(untold);
+        drop(all);
+        assert!(gives_up.0.lock().expect("unpoisoned").is_none(), "it was told");
+        let permit = poll(told.as_mut(), &task()).expect("admitted").expect("room");
+        drop(permit);
+        let mut all = Box::pin(log.reserve(BYTES));
+        assert!(poll(all.as_mut(), &task()).is_some_and(|room| room.is_ok()), "all is free again");
+    }
     engine.close().expect("closes");
 }
