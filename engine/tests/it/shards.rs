@@ -1,8 +1,14 @@
 //! Many logs on several shards.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use highwater::{Ack, Engine, ErrorKind, Isolation, Log, LogOptions, Offset, Options, ShardId};
+use highwater::{
+    Ack, BackendChoice, Engine, ErrorKind, Isolation, LocalEngine, Log, LogOptions, MAX_LOGS,
+    Offset, Options, ShardId,
+};
+use highwater_io::sim::{SimDisk, SimProfile};
+use highwater_io::{Blocking, Platform};
 
 use crate::basics::{Scratch, batch, on_each_backend, read_all};
 
@@ -120,8 +126,7 @@ fn a_log_is_closed_and_opened_again_while_the_others_go_on() {
 fn shards_are_counted_within_their_bounds() {
     let scratch = Scratch::new("shard-bounds");
     for shards in [0, 257] {
-        let options =
-            Options { shards: Some(shards), ..scratch.options(highwater::BackendChoice::Auto) };
+        let options = Options { shards: Some(shards), ..scratch.options(BackendChoice::Auto) };
         assert_eq!(Engine::open(options).expect_err("refused").kind(), &ErrorKind::Config);
     }
 }
@@ -171,4 +176,23 @@ fn logs_share_flushes_where_the_file_system_writes_in_place() {
         }
         engine.close().expect("closes");
     });
+}
+
+/// A directory can come to hold more, from several others. It is looked at by its names, before
+/// any log is opened.
+#[test]
+fn a_directory_with_more_logs_than_an_engine_holds_is_refused() {
+    let disk = SimDisk::new(1, SimProfile::default());
+    let open = || LocalEngine::open(disk.start_process(), &Options::at("/data"));
+    open().expect("opens").close().expect("closes");
+    let mut io = Blocking::new(disk.start_process().control_io().expect("there"));
+    let directory = |number: usize| PathBuf::from(format!("/data/log-{number}"));
+    for number in 0..MAX_LOGS {
+        io.create_directory(&directory(number)).expect("made");
+    }
+    open().expect("as many as it holds").close().expect("closes");
+    io.create_directory(&directory(MAX_LOGS)).expect("made");
+    let error = open().expect_err("one too many");
+    assert_eq!(error.kind(), &ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains(&format!("holds {} logs", MAX_LOGS + 1)), "{error}");
 }
