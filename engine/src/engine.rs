@@ -33,6 +33,7 @@ use crate::shared::LogShared;
 ///
 /// Dropping it and every [`Log`] of it stops the threads and waits for what is in flight, but
 /// counts as a crash: the logs are not marked clean. [`close`](Self::close) is the orderly end.
+/// (Where the last of them is dropped by a waker that a shard calls, that shard ends behind it.)
 #[derive(Debug)]
 pub struct Engine {
     inner: Arc<Inner>,

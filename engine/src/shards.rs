@@ -109,13 +109,18 @@ impl Shards {
         all.ok_or_else(|| stopped("ask for the metrics"))
     }
 
-    /// Ends the threads and waits for what is in flight.
+    /// Ends the threads and waits for what is in flight. On a shard's own thread - a waker that it
+    /// calls can own the last handle - that one is not waited for: it ends when the waker returns.
     pub(crate) fn stop(&self) {
         for shard in &self.0 {
             shard.mailbox.push_control(Message::Stop);
         }
+        let here = std::thread::current().id();
         for shard in &self.0 {
             let Some(thread) = lock(&shard.thread).take() else { continue };
+            if thread.thread().id() == here {
+                continue;
+            }
             if thread.join().is_err() {
                 // The panic was printed by its thread; every receipt was answered as it unwound.
                 shard.mailbox.stop();

@@ -8,6 +8,7 @@ mod follow;
 mod gone;
 mod index;
 mod interleaved;
+mod last_handle;
 mod local;
 mod metrics;
 mod mode;
