@@ -159,7 +159,10 @@ impl InLine {
             Standing::Admitted => Some(true),
             Standing::Refused => None,
             Standing::Waiting => {
-                guard.1 = Some(task.clone());
+                let before = guard.1.replace(task.clone());
+                // It can own another place in this very line, which is left without this lock.
+                drop(guard);
+                drop(before);
                 Some(false)
             }
         }
@@ -351,5 +354,40 @@ fn room_of(command: &Command) -> (LogNumber, usize) {
 fn tell_all(line: &[Arc<InLine>], standing: Standing) {
     for place in line {
         place.tell(standing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::number::LogNumbers;
+
+    /// Notes, when it is dropped, whether the place was locked.
+    struct Looks(Arc<InLine>, Arc<AtomicBool>);
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.1.store(self.0.standing.try_lock().is_err(), Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_is_dropped_without_the_lock_when_another_takes_its_place() {
+        let (mailbox, log) = (Mailbox::new(1, 1 << 20), LogNumbers::default().take());
+        assert!(matches!(mailbox.reserve(log, 10), Some(Ok(()))));
+        let Some(Err(place)) = mailbox.reserve(log, 10) else { panic!("there is no room") };
+        let was_locked = Arc::new(AtomicBool::new(true));
+        let first = Arc::new(Looks(Arc::clone(&place), Arc::clone(&was_locked))).into();
+        assert_eq!(place.poll(&first), Some(false));
+        drop(first);
+        assert_eq!(place.poll(TaskWaker::noop()), Some(false));
+        assert!(!was_locked.load(Ordering::SeqCst), "it was dropped, and not under the lock");
     }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use highwater_io::Monotonic;
@@ -69,7 +69,7 @@ struct State {
     flushed: Option<Result<Appended>>,
     /// How many threads are blocked on this receipt: with none, telling costs no system call.
     blocked: u32,
-    task: Option<std::task::Waker>,
+    task: Option<Waker>,
 }
 
 impl State {
@@ -147,6 +147,20 @@ impl ReceiptCell {
 
     pub(crate) fn flushed(&self) -> Option<Result<Appended>> {
         self.lock().flushed.clone()
+    }
+
+    /// Returns the ack; until it is there, `task` is woken when it is.
+    fn poll_acked(&self, task: &Waker) -> Poll<Result<Appended>> {
+        let mut state = self.lock();
+        if let Some(result) = state.acked.clone() {
+            return Poll::Ready(result);
+        }
+        let before = state.task.replace(task.clone());
+        // It can own anything, the last handle of the engine too: that waits for shards to end,
+        // and they for this lock.
+        drop(state);
+        drop(before);
+        Poll::Pending
     }
 }
 
@@ -367,21 +381,41 @@ impl Future for Receipt {
     type Output = Result<Appended>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.cell.lock();
-        match state.acked.clone() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                state.task = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
+        self.cell.poll_acked(context.waker())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
     use crate::error::Outcome;
+
+    /// Notes, when it is dropped, whether the receipt was locked.
+    struct Looks(Arc<ReceiptCell>, Arc<AtomicBool>);
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.1.store(self.0.state.try_lock().is_err(), Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_is_dropped_without_the_lock_when_another_takes_its_place() {
+        let cell = ReceiptCell::new(monotonic_now());
+        let was_locked = Arc::new(AtomicBool::new(true));
+        let first = Arc::new(Looks(Arc::clone(&cell), Arc::clone(&was_locked))).into();
+        assert!(cell.poll_acked(&first).is_pending());
+        drop(first);
+        assert!(cell.poll_acked(Waker::noop()).is_pending());
+        assert!(!was_locked.load(Ordering::SeqCst), "it was dropped, and not under the lock");
+    }
 
     #[test]
     fn a_wait_that_is_over_says_what_the_log_waits_for() {
