@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use highwater_io::system::SystemPlatform;
 use highwater_io::threads::InlineIo;
@@ -301,6 +302,23 @@ impl Openings {
     }
 }
 
+/// The threads of one opening. However that ends - with one that could not be started, too - no log
+/// is being opened behind it.
+struct Running<T> {
+    openings: Arc<Openings>,
+    threads: Vec<JoinHandle<T>>,
+}
+
+impl<T> Drop for Running<T> {
+    fn drop(&mut self) {
+        self.openings.next.store(self.openings.names.len(), Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // What they came to is of no use any more; a panic was printed by its thread.
+            drop(thread.join());
+        }
+    }
+}
+
 impl Control<InlineIo> {
     /// Opens every log that is there, several beside each other: opening is mostly waiting for
     /// flushes, and a file system makes one of many that wait together.
@@ -313,17 +331,17 @@ impl Control<InlineIo> {
         let (root, incarnation, next) = (self.root.clone(), self.incarnation, AtomicUsize::new(0));
         let budgets = self.budgets.clone();
         let openings = Arc::new(Openings { root, incarnation, budgets, names, next });
-        let mut running = Vec::new();
+        let mut running = Running { openings: Arc::clone(&openings), threads: Vec::new() };
         for _ in 1..threads {
             let (openings, io) = (Arc::clone(&openings), platform.control_io()?);
-            running.push(highwater_io::thread::spawn("highwater-open", move || {
+            running.threads.push(highwater_io::thread::spawn("highwater-open", move || {
                 let mut io = Blocking::new(io);
                 io.lock(&openings.root)?;
                 Ok(openings.work(&mut io))
             })?);
         }
         let mut results = openings.work(&mut self.io);
-        for thread in running {
+        while let Some(thread) = running.threads.pop() {
             let worked: Result<_> = match thread.join() {
                 Ok(worked) => worked,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -357,4 +375,33 @@ impl Control<InlineIo> {
 /// Whether the simulated process died: nothing more can be done, by anyone.
 fn is_dead(error: &Error) -> bool {
     error.io().is_some_and(|io| io.kind == IoErrorKind::Dead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opening_that_ends_early_leaves_no_thread_behind() {
+        let names = (0..100).map(|number| format!("log-{number}")).collect();
+        let (root, budgets) = (PathBuf::from("/data"), ReaderBudgets::default());
+        let next = AtomicUsize::new(0);
+        let openings = Arc::new(Openings { root, incarnation: 1, budgets, names, next });
+        let mut running = Running { openings: Arc::clone(&openings), threads: Vec::new() };
+        let ended = Arc::new(AtomicUsize::new(0));
+        for _ in 1..OPENING_THREADS {
+            let (openings, ended) = (Arc::clone(&openings), Arc::clone(&ended));
+            let open = move || {
+                while openings.next.load(Ordering::Relaxed) < openings.names.len() {
+                    std::thread::yield_now();
+                }
+                // The log that was being opened then.
+                (0..100).for_each(|_| std::thread::yield_now());
+                ended.fetch_add(1, Ordering::Relaxed);
+            };
+            running.threads.push(highwater_io::thread::spawn("test-open", open).expect("starts"));
+        }
+        drop(running);
+        assert_eq!(ended.load(Ordering::Relaxed), OPENING_THREADS - 1);
+    }
 }
