@@ -305,8 +305,10 @@ pub(crate) mod tests {
 
     #[test]
     fn any_flipped_bit_of_a_header_is_noticed() {
+        /// Under Miri still every byte, and every bit of some.
+        const BIT_STEP: usize = if cfg!(miri) { 7 } else { 1 };
         let bytes = sample().encode();
-        for bit in 0..HEADER_BYTES * 8 {
+        for bit in (0..HEADER_BYTES * 8).step_by(BIT_STEP) {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(BatchHeader::decode(&damaged).is_err(), "bit {bit}");
@@ -316,11 +318,9 @@ pub(crate) mod tests {
     #[test]
     fn zeros_and_short_bytes_are_not_a_header() {
         assert_eq!(BatchHeader::decode(&[0; 200]), Err(HeaderFault::NoMagic));
+        let bytes = sample().encode();
         for length in 0..HEADER_BYTES {
-            assert_eq!(
-                BatchHeader::decode(&sample().encode()[..length]),
-                Err(HeaderFault::NoMagic)
-            );
+            assert_eq!(BatchHeader::decode(&bytes[..length]), Err(HeaderFault::NoMagic));
         }
     }
 

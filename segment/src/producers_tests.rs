@@ -112,6 +112,7 @@ fn producers_expire_by_log_time_and_by_nothing_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "fills the largest table, ten thousand producers: minutes")]
 fn the_one_that_appended_longest_ago_makes_room() {
     let mut table = ProducerTable::at(0);
     let of = |id: i64, sequence: i32| {
