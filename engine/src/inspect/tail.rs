@@ -108,6 +108,8 @@ fn try_tail<I: Io>(io: &mut Blocking<I>, root: &Path, view: &mut LogView) -> Res
                 return Ok(Some(tail));
             }
             Some((stop, Meaning::Damage { until })) => {
+                // Something behind proves that what is damaged, and all before it, was flushed.
+                tail.proven = tail.proven.max(until);
                 let error = damage_error(view, &tail.end, until, &stop);
                 tail.stop = Some(stop);
                 tail.damage = Some(error);

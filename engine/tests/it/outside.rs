@@ -144,3 +144,50 @@ fn a_log_whose_making_was_cut_short_is_empty_and_not_damaged() {
     }
     std::fs::remove_dir_all(&root).expect("removed");
 }
+
+/// Found by flipping bits in the files of a killed log: a reader of what is durable took the mark in
+/// front of the damage for the highest there is, and ended there without a word.
+#[test]
+fn damage_below_a_mark_that_only_a_later_batch_knows_is_told_at_every_isolation() {
+    const BATCHES: usize = 6;
+    let scratch = Scratch::new("outside-mark");
+    let engine = Engine::open(scratch.options(BackendChoice::Threads)).expect("opens");
+    let log = engine.log("log", LogOptions::default()).expect("opens");
+    let meta = std::fs::read(scratch.0.join("log/log.meta")).expect("there");
+    for _ in 0..BATCHES {
+        let receipt = log.append(batch(0, 1, 500), Ack::LEADER_FLUSHED).expect("appends");
+        receipt.wait().expect("acked");
+    }
+    let reader = log.read(Offset(0), Isolation::Durable).expect("reads");
+    let ends = reader.map(|batch| {
+        let batch = batch.expect("undamaged");
+        let header = batch.header();
+        header.position.0 + u64::from(header.total_bytes)
+    });
+    let ends: Vec<_> = ends.map(|end| usize::try_from(end).expect("small")).collect();
+    let segment = "log/00000000000000000000.log";
+    let bytes = std::fs::read(scratch.0.join(segment)).expect("there");
+    engine.close().expect("closes");
+    // As a crash leaves it: log.meta knows of nothing that was flushed.
+    let copy = Scratch::new("outside-mark-copy");
+    for directory in [".pool", "log"] {
+        std::fs::create_dir_all(copy.0.join(directory)).expect("made");
+    }
+    std::fs::write(copy.0.join("log/log.meta"), meta).expect("written");
+    for (damaged, end) in ends.iter().enumerate() {
+        let mut bytes = bytes.clone();
+        bytes[end - 9] ^= 4;
+        std::fs::write(copy.0.join(segment), bytes).expect("written");
+        for isolation in [Isolation::Written, Isolation::Durable] {
+            let reader = OutsideReader::open(&copy.0, "log", Offset(0), isolation).expect("opens");
+            let read: Vec<_> = reader.collect();
+            let good = read.iter().take_while(|batch| batch.is_ok()).count();
+            assert_eq!(good, damaged, "{isolation:?}");
+            // Behind the last batch there is none that knows of it.
+            let told = read.get(good).is_some_and(|batch| {
+                matches!(batch, Err(error) if matches!(error.kind(), ErrorKind::Corrupt { .. }))
+            });
+            assert_eq!(told, damaged + 1 < BATCHES, "batch {damaged}, {isolation:?}");
+        }
+    }
+}
