@@ -145,8 +145,8 @@ fn a_log_whose_making_was_cut_short_is_empty_and_not_damaged() {
     std::fs::remove_dir_all(&root).expect("removed");
 }
 
-/// Found by flipping bits in the files of a killed log: a reader of what is durable took the mark in
-/// front of the damage for the highest there is, and ended there without a word.
+/// Found by flipping bits in the files of a killed log: a reader of what is durable took the mark
+/// in front of the damage for the highest there is, and ended there without a word.
 #[test]
 fn damage_below_a_mark_that_only_a_later_batch_knows_is_told_at_every_isolation() {
     const BATCHES: usize = 6;
