@@ -186,8 +186,9 @@ pub struct LogOptions {
     /// When to flush what nobody waits for; not persisted.
     pub flush: FlushPolicy,
     /// The oldest segments are removed while the others hold at least so many bytes (Kafka's
-    /// `retention.bytes`). Looked at when a segment begins. `None`: whatever the size. Not
-    /// persisted.
+    /// `retention.bytes`). Looked at when a segment begins; once more than a few (4) of those that
+    /// must go are still there, the next segment waits for one of them to go. `None`: whatever the
+    /// size. Not persisted.
     pub retention_bytes: Option<u64>,
     /// The oldest segments are removed when their newest record is older than this (Kafka's
     /// `retention.ms`), by the records' timestamps. `None`: whatever the age. Not persisted.
