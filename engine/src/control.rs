@@ -143,7 +143,7 @@ impl<I: Io> Control<I> {
         let names = self.names_synced()?;
         let mut results = Vec::new();
         for name in names {
-            let place = place(&self.root, &name, self.incarnation, &self.budgets);
+            let place = place(&self.root, &name, self.incarnation, (&self.budgets, &self.device));
             let result = open_existing(&mut self.io, &place);
             if let Some(error) = result.as_ref().err().filter(|error| is_dead(error)) {
                 return Err(error.clone());
@@ -207,12 +207,16 @@ impl<I: Io> Control<I> {
             }
             other => other?,
         }
-        let root = self.root.clone();
-        let budgets = self.budgets.clone();
-        let place =
-            Place { parents_synced: false, ..place(&root, name, self.incarnation, &budgets) };
-        let rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
-        let result = open_log(&mut self.io, &place, options, rewrite_from);
+        let mut rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
+        let failures_before = self.device.failures();
+        let mut result = self.open_once(name, options, rewrite_from);
+        let is_own = result.as_ref().is_err_and(|error| error.io().is_some_and(is_failed_write));
+        if self.device.failures() != failures_before && !is_own {
+            // What it was told of its flushes is in doubt: what lies behind the mark is written
+            // anew before it is believed, once.
+            rewrite_from = Some(rewrite_from.unwrap_or_default());
+            result = self.open_once(name, options, rewrite_from);
+        }
         match (&result, rewrite_from) {
             (Ok(_), _) => drop(self.suspect.remove(name)),
             // Whatever this opening failed with: what failed before it is not mended yet.
@@ -223,6 +227,21 @@ impl<I: Io> Control<I> {
             (Err(error), None) => self.note_failure(name, error),
         }
         result
+    }
+
+    /// Opens a log, or makes it; an error if the device fails meanwhile.
+    fn open_once(
+        &mut self,
+        name: &str,
+        options: &LogOptions,
+        rewrite_from: Option<Mark>,
+    ) -> Result<OpenedLog> {
+        let known = (&self.budgets, &*self.device);
+        let place =
+            Place { parents_synced: false, ..place(&self.root, name, self.incarnation, known) };
+        let opened = open_log(&mut self.io, &place, options, rewrite_from)?;
+        place.check_device()?;
+        Ok(opened)
     }
 
     /// Remembers a failed write or flush: the kernel reports it once and then says all is well.
@@ -263,13 +282,19 @@ pub(crate) fn is_failed_write(error: &IoError) -> bool {
 /// What opening a log came to; `None`: there is nothing yet.
 type Opening = Result<Option<OpenedLog>>;
 
+/// Returns the failed write or flush that an opening ended with.
+fn failed_write(result: &Opening) -> Option<&IoError> {
+    result.as_ref().err().and_then(Error::io).filter(|error| is_failed_write(error))
+}
+
 fn place<'a>(
     root: &'a Path,
     name: &'a str,
     incarnation: u128,
-    budgets: &'a ReaderBudgets,
+    (budgets, device): (&'a ReaderBudgets, &'a Device),
 ) -> Place<'a> {
-    Place { root, name, incarnation, budgets, parents_synced: true }
+    let (parents_synced, failures_before) = (true, device.failures());
+    Place { root, name, incarnation, budgets, parents_synced, device, failures_before }
 }
 
 /// Opens a log that is there.
@@ -285,6 +310,7 @@ struct Openings {
     root: PathBuf,
     incarnation: u128,
     budgets: ReaderBudgets,
+    device: Arc<Device>,
     names: Vec<String>,
     next: AtomicUsize,
 }
@@ -296,8 +322,13 @@ impl Openings {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(name) = self.names.get(index) else { return results };
-            let place = place(&self.root, name, self.incarnation, &self.budgets);
-            results.push((index, open_existing(io, &place)));
+            let place = place(&self.root, name, self.incarnation, (&self.budgets, &self.device));
+            let result = open_existing(io, &place);
+            if let Some(error) = failed_write(&result) {
+                // The openings beside it look before they believe their flushes.
+                self.device.note_failure(error);
+            }
+            results.push((index, result));
         }
     }
 }
@@ -329,8 +360,8 @@ impl Control<InlineIo> {
         let names = self.names_synced()?;
         let threads = OPENING_THREADS.min(names.len());
         let (root, incarnation, next) = (self.root.clone(), self.incarnation, AtomicUsize::new(0));
-        let budgets = self.budgets.clone();
-        let openings = Arc::new(Openings { root, incarnation, budgets, names, next });
+        let (budgets, device) = (self.budgets.clone(), self.device());
+        let openings = Arc::new(Openings { root, incarnation, budgets, device, names, next });
         let mut running = Running { openings: Arc::clone(&openings), threads: Vec::new() };
         for _ in 1..threads {
             let (openings, io) = (Arc::clone(&openings), platform.control_io()?);
@@ -354,15 +385,12 @@ impl Control<InlineIo> {
             (name.unwrap_or_default(), result)
         });
         let mut named: Vec<_> = named.collect();
-        let failed_write = |result: &Opening| {
-            result.as_ref().is_err_and(|error| error.io().is_some_and(is_failed_write))
-        };
-        if named.iter().any(|(_, result)| failed_write(result)) {
+        if named.iter().any(|(_, result)| failed_write(result).is_some()) {
             // The one report of a failing device may have come to a log it does not concern: what
             // the others were told meanwhile is in doubt. They are opened once more, and what lies
             // behind their marks is written anew.
             for (name, result) in &mut named {
-                if !failed_write(result) && !matches!(result, Ok(None)) {
+                if failed_write(result).is_none() && !matches!(result, Ok(None)) {
                     self.suspect.entry(name.clone()).or_default();
                     *result = self.open(name, &LogOptions::default(), None).map(Some);
                 }
@@ -378,30 +406,4 @@ fn is_dead(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_opening_that_ends_early_leaves_no_thread_behind() {
-        let names = (0..100).map(|number| format!("log-{number}")).collect();
-        let (root, budgets) = (PathBuf::from("/data"), ReaderBudgets::default());
-        let next = AtomicUsize::new(0);
-        let openings = Arc::new(Openings { root, incarnation: 1, budgets, names, next });
-        let mut running = Running { openings: Arc::clone(&openings), threads: Vec::new() };
-        let ended = Arc::new(AtomicUsize::new(0));
-        for _ in 1..OPENING_THREADS {
-            let (openings, ended) = (Arc::clone(&openings), Arc::clone(&ended));
-            let open = move || {
-                while openings.next.load(Ordering::Relaxed) < openings.names.len() {
-                    std::thread::yield_now();
-                }
-                // The log that was being opened then.
-                (0..100).for_each(|_| std::thread::yield_now());
-                ended.fetch_add(1, Ordering::Relaxed);
-            };
-            running.threads.push(highwater_io::thread::spawn("test-open", open).expect("starts"));
-        }
-        drop(running);
-        assert_eq!(ended.load(Ordering::Relaxed), OPENING_THREADS - 1);
-    }
-}
+mod tests;

@@ -28,9 +28,14 @@ impl Device {
         self.failures.fetch_add(1, Ordering::Release);
     }
 
+    /// Returns how many failures were noted so far.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
+    }
+
     /// Returns the newest failure if there was one since `seen` was brought up to date.
     pub(crate) fn failure_since(&self, seen: &mut u64) -> Option<IoError> {
-        let failures = self.failures.load(Ordering::Acquire);
+        let failures = self.failures();
         if std::mem::replace(seen, failures) == failures {
             return None;
         }

@@ -22,6 +22,7 @@ use highwater_segment::{
 
 use crate::convert::{to_u64, to_usize};
 use crate::core::Sealed;
+use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::marks::Marks;
 use crate::names;
@@ -100,9 +101,23 @@ pub(crate) struct Place<'a> {
     pub(crate) parents_synced: bool,
     /// What the engine holds for readers.
     pub(crate) budgets: &'a ReaderBudgets,
+    pub(crate) device: &'a Device,
+    /// How many failures of the device there had been when this opening began.
+    pub(crate) failures_before: u64,
 }
 
 impl Place<'_> {
+    /// Fails if the device has failed meanwhile: the one report of that may have come to another
+    /// log, and the flushes of this opening may have lied (D3).
+    pub(crate) fn check_device(&self) -> Result<()> {
+        let failed = self.device.failure_since(&mut self.failures_before.clone());
+        failed.map_or(Ok(()), |failure| {
+            Err(Error::new(ErrorKind::Io, "open log", self.name)
+                .detail(format!("the device failed meanwhile: {failure}"))
+                .remedy("check the device, then open the log again"))
+        })
+    }
+
     pub(crate) fn directory(&self) -> PathBuf {
         self.root.join(self.name)
     }

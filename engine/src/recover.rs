@@ -459,6 +459,7 @@ fn carry_out<I: Io>(
     }
     io.sync_directory(recovery.directory)?;
     io.sync_directory(&recovery.place.root.join(POOL_DIRECTORY))?;
+    recovery.place.check_device()?;
     let mut meta = next_meta(&recovery, mark, &producers);
     write_meta_twice(io, recovery.directory, &mut meta)?;
     // Only now: a segment above the cut that comes back (its removal was not synced) holds nothing

@@ -1,0 +1,136 @@
+//! What an opening does when something else fails beside it.
+
+use highwater_io::sim::{Fault, FaultRule, SimDisk, SimIo, SimProfile, Survival};
+use highwater_io::{Backend, Completion, Monotonic, Operation, Output, Token, Wait, Waker};
+use highwater_segment::{Offset, RecordBatch};
+
+use super::*;
+use crate::{Ack, Isolation, LocalEngine, Options};
+
+#[test]
+fn an_opening_that_ends_early_leaves_no_thread_behind() {
+    let names = (0..100).map(|number| format!("log-{number}")).collect();
+    let (root, budgets) = (PathBuf::from("/data"), ReaderBudgets::default());
+    let (device, next) = (Device::new(), AtomicUsize::new(0));
+    let openings = Openings { root, incarnation: 1, budgets, device, names, next };
+    let openings = Arc::new(openings);
+    let mut running = Running { openings: Arc::clone(&openings), threads: Vec::new() };
+    let ended = Arc::new(AtomicUsize::new(0));
+    for _ in 1..OPENING_THREADS {
+        let (openings, ended) = (Arc::clone(&openings), Arc::clone(&ended));
+        let open = move || {
+            while openings.next.load(Ordering::Relaxed) < openings.names.len() {
+                std::thread::yield_now();
+            }
+            // The log that was being opened then.
+            (0..100).for_each(|_| std::thread::yield_now());
+            ended.fetch_add(1, Ordering::Relaxed);
+        };
+        running.threads.push(highwater_io::thread::spawn("test-open", open).expect("starts"));
+    }
+    drop(running);
+    assert_eq!(ended.load(Ordering::Relaxed), OPENING_THREADS - 1);
+}
+
+/// An `Io` to which no flush says that it failed: another asked the kernel first, and was told.
+struct Untold {
+    io: SimIo,
+    told: Option<Arc<Device>>,
+}
+
+impl Io for Untold {
+    fn submit(&mut self, token: Token, operation: Operation) {
+        self.io.submit(token, operation);
+    }
+
+    fn poll(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
+        self.io.poll(wait, completions);
+        for completion in completions {
+            if let (Some(told), Err(error)) = (&self.told, &completion.result)
+                && error.operation == "flush"
+            {
+                told.note_failure(error);
+                completion.result = Ok(Output::Done);
+            }
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.io.in_flight()
+    }
+
+    fn capacity(&self) -> usize {
+        self.io.capacity()
+    }
+
+    fn backend(&self) -> Backend {
+        self.io.backend()
+    }
+
+    fn waker(&self) -> Waker {
+        self.io.waker()
+    }
+
+    fn now(&self) -> Monotonic {
+        self.io.now()
+    }
+
+    fn wall_clock_ms(&self) -> i64 {
+        self.io.wall_clock_ms()
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        self.io.random_u64()
+    }
+}
+
+const ROOT: &str = "/data";
+
+/// Leaves a log as a killed process does: one record flushed, one written.
+fn killed(disk: &SimDisk) {
+    let mut engine = LocalEngine::open(disk.start_process(), &Options::at(ROOT)).expect("opens");
+    let log = engine.log("orders", &LogOptions::default()).expect("made");
+    for ack in [Ack::LEADER_FLUSHED, Ack::LEADER] {
+        let batch = RecordBatch::builder().value(b"value").build().expect("it fits");
+        let ticket = engine.append(log, batch, ack).expect("taken");
+        engine.run_until(&ticket).expect("acked");
+    }
+    disk.kill();
+    drop(engine);
+    disk.advance(std::time::Duration::from_secs(1));
+}
+
+/// Opens the log while its `nth` flush fails, untold. Returns whether there were so many.
+fn opens_untold(seed: u64, nth: u64) -> bool {
+    let disk = SimDisk::new(seed, SimProfile::default());
+    killed(&disk);
+    let io = disk.start_process().control_io().expect("there");
+    let mut control = Control::new(Untold { io, told: None }, Path::new(ROOT)).expect("ours");
+    control.lock_root().expect("free");
+    control.io.io().told = Some(control.device());
+    disk.inject(FaultRule::new("flush", "orders", Fault::FlushError).nth(nth));
+    let opened = control.open("orders", &LogOptions::default(), None).expect("opens");
+    if disk.rules_left() > 0 {
+        return false;
+    }
+    assert!(opened.report.rewritten, "seed {seed}, flush {nth}: {:?}", opened.report);
+    drop(control);
+    disk.power_cut(Survival::Nothing);
+    let mut engine = LocalEngine::open(disk.start_process(), &Options::at(ROOT)).expect("opens");
+    let log = engine.log("orders", &LogOptions::default()).expect("there");
+    let read = engine.read(log, Offset(0), Isolation::Durable).expect("readable");
+    let batches = read.collect::<Result<Vec<_>>>();
+    let batches = batches.unwrap_or_else(|error| panic!("seed {seed}, flush {nth}: {error}"));
+    let end = opened.end.offset;
+    assert_eq!(Offset(u64::try_from(batches.len()).expect("few")), end, "D2");
+    assert_eq!(engine.marks(log).log_end, end, "seed {seed}, flush {nth}");
+    true
+}
+
+#[test]
+fn an_opening_does_not_believe_its_flushes_when_the_device_failed_meanwhile() {
+    for seed in 1..=20 {
+        let flushes = (0..).take_while(|nth| opens_untold(seed, *nth)).count();
+        assert!(flushes > 2, "an opening flushes, more than {flushes} times");
+    }
+}
