@@ -273,10 +273,11 @@ impl<I: Io> Control<I> {
 }
 
 /// Returns whether the device may have dropped what was not flushed: a write, a flush or a synced
-/// name has failed, and that was the one report of it. A full disk refuses before that.
+/// name has failed, and that was the one report of it. A full disk refuses before that; and to sync
+/// a directory takes a descriptor, without which the device is not asked.
 pub(crate) fn is_failed_write(error: &IoError) -> bool {
     let writes = matches!(error.operation, "flush" | "write" | "sync directory");
-    writes && error.kind != IoErrorKind::NoSpace
+    writes && error.kind != IoErrorKind::NoSpace && !error.is_not_opened()
 }
 
 /// What opening a log came to; `None`: there is nothing yet.

@@ -79,6 +79,15 @@ impl IoError {
         IoError { kind, operation, path, position, errno: Some(errno) }
     }
 
+    /// Returns whether the file or directory could not even be opened - for want of descriptors,
+    /// too - so that nothing was asked of its device. No write or flush fails like that.
+    #[must_use]
+    pub fn is_not_opened(&self) -> bool {
+        const OPENING: [i32; 6] =
+            [libc::EMFILE, libc::ENFILE, libc::ENOENT, libc::ENOTDIR, libc::ELOOP, libc::EACCES];
+        self.errno.is_some_and(|errno| OPENING.contains(&errno))
+    }
+
     /// Returns the kernel's sentence for the error, or ours.
     #[must_use]
     pub fn reason(&self) -> String {

@@ -139,3 +139,14 @@ fn an_opening_does_not_believe_its_flushes_when_the_device_failed_meanwhile() {
         assert!(flushes > 2, "an opening flushes, more than {flushes} times");
     }
 }
+
+/// To those who have unflushed bytes, a failed sync of any directory is a failed device.
+#[test]
+fn a_directory_that_could_not_be_opened_is_no_failed_device() {
+    let missing = Blocking::new(InlineIo::new()).sync_directory(Path::new("/proc/no/directory"));
+    assert!(!is_failed_write(&missing.expect_err("it is not there")));
+    let sync = |errno| IoError::from_errno(errno, "sync directory", PathBuf::from(ROOT), None);
+    // EMFILE, ENFILE, ENOENT, ENOSPC; EIO, ENOMEM, EROFS, which the sync itself may give.
+    assert!([24, 23, 2, 28].map(sync).iter().all(|error| !is_failed_write(error)));
+    assert!([5, 12, 30].map(sync).iter().all(is_failed_write));
+}
