@@ -483,11 +483,7 @@ fn carry_out<I: Io>(
     if infos.last().is_none_or(|last| last.base != placed.active.base) {
         infos.push(SegmentInfo::new(placed.active.base, Some(placed.active.salt)));
     }
-    let sealed = infos.iter().map(|info| info.base).filter(|base| *base < placed.active.base);
-    let bytes = meta.segment_bytes;
-    let sealed = sealed
-        .map(|base| Sealed { base, bytes, max_timestamp_ms: None, is_whole: false })
-        .collect();
+    let sealed = sealed_below(placed.active.base, &infos, meta.segment_bytes);
     let shared = publish(recovery.place, &meta, placed.end, infos, &report, None);
     shared.lock().generation_mark = meta.flushed;
     let spares = take_stock(io, recovery.place.root, &meta)?;
@@ -506,6 +502,13 @@ fn carry_out<I: Io>(
         report,
         may_join_rounds: false,
     })
+}
+
+/// Returns the segments below the active one; of how they were made nothing is known any more.
+fn sealed_below(active: Offset, infos: &[SegmentInfo], bytes: u64) -> Vec<Sealed> {
+    let bases = infos.iter().map(|info| info.base).filter(|base| *base < active);
+    let sealed = |base| Sealed { base, bytes, max_timestamp_ms: None, is_whole: false };
+    bases.map(sealed).collect()
 }
 
 /// After a failed write or flush: writes the bytes from `from` to `mark` anew.
