@@ -1,7 +1,7 @@
 //! What an engine does beside its shard, on the caller's own thread: its directory, opening,
 //! closing, truncating.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +29,9 @@ pub(crate) struct Control<I: Io> {
     pub(crate) io: Blocking<I>,
     pub(crate) root: PathBuf,
     incarnation: u128,
+    /// The logs in the directory, open or not: as many as the next start opens. At most
+    /// [`MAX_LOGS`].
+    names: BTreeSet<String>,
     /// Logs that could not be opened since a write or flush of theirs failed, and what was flushed
     /// then: the next opening rewrites what lies behind before it believes it. At most one entry a
     /// log.
@@ -94,8 +97,8 @@ impl<I: Io> Control<I> {
         }
         let incarnation = random_u128(&mut io);
         let (root, suspect, device) = (root.to_owned(), BTreeMap::new(), Device::new());
-        let budgets = ReaderBudgets::default();
-        Ok(Control { io, root, incarnation, suspect, device, budgets })
+        let (names, budgets) = (BTreeSet::new(), ReaderBudgets::default());
+        Ok(Control { io, root, incarnation, names, suspect, device, budgets })
     }
 
     /// Returns what is known of the file system, for the shards.
@@ -165,6 +168,7 @@ impl<I: Io> Control<I> {
                 .detail(format!("it holds {} logs, an engine at most {MAX_LOGS}", names.len()))
                 .remedy("move some of them, whole, to another directory"));
         }
+        self.names = names.iter().cloned().collect();
         Ok(names)
     }
 
@@ -197,6 +201,7 @@ impl<I: Io> Control<I> {
     ) -> Result<OpenedLog> {
         validate_name(name)?;
         options.validate()?;
+        self.check_count(name)?;
         let directory = self.root.join(name);
         match self.io.create_directory(&directory) {
             // Its making was cut short, perhaps by a sync that failed and lost the name.
@@ -207,6 +212,7 @@ impl<I: Io> Control<I> {
             }
             other => other?,
         }
+        self.names.insert(name.to_owned());
         let mut rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
         let failures_before = self.device.failures();
         let mut result = self.open_once(name, options, rewrite_from);
@@ -227,6 +233,19 @@ impl<I: Io> Control<I> {
             (Err(error), None) => self.note_failure(name, error),
         }
         result
+    }
+
+    /// Refuses a new log if there are as many as the next start can open: also those count that are
+    /// closed.
+    fn check_count(&self, name: &str) -> Result<()> {
+        if self.names.len() >= MAX_LOGS && !self.names.contains(name) {
+            return Err(Error::new(ErrorKind::Config, "open log", name)
+                .detail(format!(
+                    "there are {MAX_LOGS} logs in its directory, the most there may be"
+                ))
+                .remedy("make it in another directory, with an engine of its own"));
+        }
+        Ok(())
     }
 
     /// Opens a log, or makes it; an error if the device fails meanwhile.

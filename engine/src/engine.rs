@@ -158,9 +158,9 @@ impl Engine {
     /// *Durability*: a new log's name and `log.meta` are on stable media when this returns.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a bad name or options that differ from what the log was made
-    /// with; [`ErrorKind::Corrupt`] if its `log.meta` is lost; [`ErrorKind::Full`];
-    /// [`ErrorKind::Io`].
+    /// [`ErrorKind::Config`] for a bad name, options that differ from what the log was made with,
+    /// or a new log beyond [`MAX_LOGS`]; [`ErrorKind::Corrupt`] if its `log.meta` is lost;
+    /// [`ErrorKind::Full`]; [`ErrorKind::Io`].
     pub fn log(&self, name: &str, options: LogOptions) -> Result<Log> {
         options.validate()?;
         let mut guard = lock(&self.inner.control);

@@ -181,7 +181,7 @@ fn logs_share_flushes_where_the_file_system_writes_in_place() {
 /// A directory can come to hold more, from several others. It is looked at by its names, before
 /// any log is opened.
 #[test]
-fn a_directory_with_more_logs_than_an_engine_holds_is_refused() {
+fn a_directory_gets_no_more_logs_than_an_engine_holds_and_is_refused_with_more() {
     let disk = SimDisk::new(1, SimProfile::default());
     let open = || LocalEngine::open(disk.start_process(), &Options::at("/data"));
     open().expect("opens").close().expect("closes");
@@ -190,7 +190,13 @@ fn a_directory_with_more_logs_than_an_engine_holds_is_refused() {
     for number in 0..MAX_LOGS {
         io.create_directory(&directory(number)).expect("made");
     }
-    open().expect("as many as it holds").close().expect("closes");
+    let mut engine = open().expect("as many as it holds");
+    // They count also while they are not open, and those whose making was cut short.
+    let error = engine.log("one-more", &LogOptions::default()).expect_err("one too many");
+    assert_eq!(error.kind(), &ErrorKind::Config, "{error}");
+    engine.log("log-7", &LogOptions::default()).expect("one of them");
+    engine.close().expect("closes");
+    open().expect("as many as before").close().expect("closes");
     io.create_directory(&directory(MAX_LOGS)).expect("made");
     let error = open().expect_err("one too many");
     assert_eq!(error.kind(), &ErrorKind::Config, "{error}");
