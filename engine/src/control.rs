@@ -202,6 +202,7 @@ impl<I: Io> Control<I> {
         validate_name(name)?;
         options.validate()?;
         self.check_count(name)?;
+        let failures_before = self.device.failures();
         let directory = self.root.join(name);
         match self.io.create_directory(&directory) {
             // Its making was cut short, perhaps by a sync that failed and lost the name.
@@ -214,7 +215,6 @@ impl<I: Io> Control<I> {
         }
         self.names.insert(name.to_owned());
         let mut rewrite_from = rewrite_from.or(self.suspect.get(name).copied());
-        let failures_before = self.device.failures();
         let mut result = self.open_once(name, options, rewrite_from);
         let is_own = result.as_ref().is_err_and(|error| error.io().is_some_and(is_failed_write));
         if self.device.failures() != failures_before && !is_own {
@@ -268,9 +268,14 @@ impl<I: Io> Control<I> {
         if let Some(io) = error.io()
             && is_failed_write(io)
         {
-            self.suspect.entry(name.to_owned()).or_default();
+            self.note_doubt(name);
             self.device.note_failure(io);
         }
+    }
+
+    /// Has the next opening of a log write anew what lies behind its mark.
+    pub(crate) fn note_doubt(&mut self, name: &str) {
+        self.suspect.entry(name.to_owned()).or_default();
     }
 
     /// Remembers a log that could not be closed in order, for its next opening.

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use highwater_io::IoError;
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// The file system under an engine: how often a write or a flush failed on it.
 ///
 /// The kernel reports a failed flush once, to one of those who asked, and the device may have
@@ -40,5 +42,19 @@ impl Device {
             return None;
         }
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Fails if there was a failure since there had been so many: what `operation` was told of its
+    /// own writes and flushes is in doubt.
+    pub(crate) fn check_since(
+        &self,
+        mut seen: u64,
+        operation: &'static str,
+        log: &str,
+    ) -> Result<()> {
+        let Some(failure) = self.failure_since(&mut seen) else { return Ok(()) };
+        Err(Error::new(ErrorKind::Io, operation, log)
+            .detail(format!("the device failed meanwhile: {failure}"))
+            .remedy("check the device, then open the log again"))
     }
 }

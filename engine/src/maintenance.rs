@@ -161,6 +161,8 @@ impl<I: Io> Control<I> {
                 _ => ProducersMark::default(),
             };
         }
+        let device = self.device();
+        let failures_before = device.failures();
         if let Err(error) = write_meta_twice(&mut self.io, &directory, &mut meta) {
             self.note_failure(name, &error);
             return Err(error);
@@ -169,6 +171,10 @@ impl<I: Io> Control<I> {
         // them before it appends.
         if let Err(error) = self.remove_above(&directory, cut.segment) {
             self.note_failure(name, &error);
+            return Err(error);
+        }
+        if let Err(error) = device.check_since(failures_before, "truncate log", name) {
+            self.note_doubt(name);
             return Err(error);
         }
         self.open(name, &LogOptions::default(), None)

@@ -110,12 +110,7 @@ impl Place<'_> {
     /// Fails if the device has failed meanwhile: the one report of that may have come to another
     /// log, and the flushes of this opening may have lied (D3).
     pub(crate) fn check_device(&self) -> Result<()> {
-        let failed = self.device.failure_since(&mut self.failures_before.clone());
-        failed.map_or(Ok(()), |failure| {
-            Err(Error::new(ErrorKind::Io, "open log", self.name)
-                .detail(format!("the device failed meanwhile: {failure}"))
-                .remedy("check the device, then open the log again"))
-        })
+        self.device.check_since(self.failures_before, "open log", self.name)
     }
 
     pub(crate) fn directory(&self) -> PathBuf {

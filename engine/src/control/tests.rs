@@ -2,9 +2,11 @@
 
 use highwater_io::sim::{Fault, FaultRule, SimDisk, SimIo, SimPlatform, SimProfile, Survival};
 use highwater_io::{Backend, Completion, Monotonic, Operation, Output, Token, Wait, Waker};
+use highwater_segment::producers::ProducerTable;
 use highwater_segment::{Offset, RecordBatch};
 
 use super::*;
+use crate::core::DetachedLog;
 use crate::{Ack, Isolation, LocalEngine, LocalLog, Options};
 
 #[test]
@@ -36,10 +38,20 @@ fn an_opening_that_ends_early_leaves_no_thread_behind() {
 struct Untold {
     io: SimIo,
     told: Option<Arc<Device>>,
+    /// Another is told of a failure when so many more operations were submitted.
+    fails_in: Option<u64>,
 }
 
 impl Io for Untold {
     fn submit(&mut self, token: Token, operation: Operation) {
+        if let (Some(told), Some(left)) = (&self.told, &mut self.fails_in) {
+            if *left == 0 {
+                told.note_failure(&IoError::from_errno(5, "flush", ROOT.into(), None));
+                self.fails_in = None;
+            } else {
+                *left -= 1;
+            }
+        }
         self.io.submit(token, operation);
     }
 
@@ -108,7 +120,8 @@ fn opens_untold(seed: u64, nth: u64) -> bool {
     let disk = SimDisk::new(seed, SimProfile::default());
     killed(&disk);
     let io = disk.start_process().control_io().expect("there");
-    let mut control = Control::new(Untold { io, told: None }, Path::new(ROOT)).expect("ours");
+    let mut control =
+        Control::new(Untold { io, told: None, fails_in: None }, Path::new(ROOT)).expect("ours");
     control.lock_root().expect("free");
     control.io.io().told = Some(control.device());
     disk.inject(FaultRule::new("flush", "orders", Fault::FlushError).nth(nth));
@@ -149,4 +162,40 @@ fn a_directory_that_could_not_be_opened_is_no_failed_device() {
     // EMFILE, ENFILE, ENOENT, ENOSPC; EIO, ENOMEM, EROFS, which the sync itself may give.
     assert!([24, 23, 2, 28].map(sync).iter().all(|error| !is_failed_write(error)));
     assert!([5, 12, 30].map(sync).iter().all(is_failed_write));
+}
+
+/// Truncates while the device fails, for another, at every operation in turn.
+#[test]
+fn a_truncation_is_not_believed_either_when_the_device_failed_meanwhile() {
+    let mut told = 0;
+    for fails_in in 0.. {
+        let disk = SimDisk::new(1, SimProfile::default());
+        killed(&disk);
+        let io = disk.start_process().control_io().expect("there");
+        let io = Untold { io, told: None, fails_in: None };
+        let mut control = Control::new(io, Path::new(ROOT)).expect("ours");
+        control.lock_root().expect("free");
+        let opened = control.open("orders", &LogOptions::default(), None).expect("opens");
+        let OpenedLog { meta, end, shared, .. } = opened;
+        let producers = ProducerTable::default();
+        let detached = DetachedLog { meta, end, flushed: end, producers, failure: None };
+        control.io.io().told = Some(control.device());
+        control.io.io().fails_in = Some(fails_in);
+        let truncated = control.truncate_log("orders", &detached, Offset(1), &shared);
+        if control.io.io().fails_in.is_some() {
+            break;
+        }
+        // Either it says so, or the opening behind it has written all anew; but for the first few
+        // operations, which look for the place of the cut.
+        match truncated {
+            Ok(opened) => assert!(opened.report.rewritten || told == 0, "{fails_in}"),
+            Err(error) => {
+                assert_eq!(error.kind(), &ErrorKind::Io, "{error}");
+                told += 1;
+            }
+        }
+        let opened = control.open("orders", &LogOptions::default(), None).expect("opens");
+        assert_eq!(opened.end.offset, Offset(1), "{fails_in}");
+    }
+    assert!(told >= 5, "{told} operations of the cut itself");
 }
