@@ -152,7 +152,7 @@ impl Original {
             engine.close()?;
         }
         let files = read_files(directory)?;
-        let ends = ends_of(directory, &files)?;
+        let ends = ends_of(directory, LOG, &files)?;
         let original = Original { files, stale, records, ends };
         let nothing = Harm::default();
         original.check_verify(directory, false, &nothing)?;
@@ -297,10 +297,14 @@ fn is_earlier(meta: &[u8]) -> bool {
 /// Returns where what counts ends in each segment: in the last one where the log does, in the
 /// others with the block of their last batch, or with that batch if an opening or a truncation
 /// began the next segment. What a file has beyond was never written, or was cut off.
-fn ends_of(directory: &Path, files: &Files) -> Result<BTreeMap<PathBuf, usize>, Failure> {
+pub(crate) fn ends_of(
+    directory: &Path,
+    log: &str,
+    files: &Files,
+) -> Result<BTreeMap<PathBuf, usize>, Failure> {
     let mut batches = BTreeMap::new();
     let mut newest: Option<LogMeta> = None;
-    dump(&directory.join(LOG), &mut |item| match item {
+    dump(&directory.join(log), &mut |item| match item {
         DumpItem::Slot { meta: Ok(meta), .. }
             if newest.as_ref().is_none_or(|newest| newest.sequence < meta.sequence) =>
         {

@@ -14,7 +14,7 @@ use highwater_crash::mount::FileSystem;
 use highwater_crash::power_cut::{Plan, Summary, run};
 use highwater_crash::sweep::sweep;
 use highwater_crash::workload::Failure;
-use highwater_crash::{confined, faults, full, kill, many, real_input};
+use highwater_crash::{confined, faults, flips, full, kill, many, real_input};
 
 /// Findings printed one by one.
 const SHOWN_MAX: usize = 10;
@@ -136,6 +136,9 @@ struct Damage {
     /// How many times to damage a log.
     #[arg(long, default_value_t = 1000)]
     rounds: usize,
+    /// Instead, flip so many single bits, one at a time, in the files of a log the binary wrote.
+    #[arg(long, value_name = "N", conflicts_with = "rounds")]
+    flips: Option<usize>,
     /// Choose by this number instead of a random one.
     #[arg(long)]
     seed: Option<u64>,
@@ -319,14 +322,21 @@ fn kill_many(options: &KillMany) -> Result<(), Failure> {
 }
 
 fn damage(options: &Damage) -> Result<(), Failure> {
-    let binary = Some(Binary::find(options.binary.as_deref())?);
+    let binary = Binary::find(options.binary.as_deref())?;
     let seed = printed_seed(options.seed);
-    let summary = damage::run(&damage::Plan { rounds: options.rounds, seed, binary })?;
-    for finding in summary.findings.iter().take(SHOWN_MAX) {
+    let (summary, findings) = if let Some(flips) = options.flips {
+        let summary = flips::run(&flips::Plan { flips, seed, binary })?;
+        (summary.to_string(), summary.findings)
+    } else {
+        let binary = Some(binary);
+        let summary = damage::run(&damage::Plan { rounds: options.rounds, seed, binary })?;
+        (summary.to_string(), summary.findings)
+    };
+    for finding in findings.iter().take(SHOWN_MAX) {
         println!("{finding}");
     }
     println!("{summary}");
-    if summary.findings.is_empty() { Ok(()) } else { Err("not as it must be".into()) }
+    if findings.is_empty() { Ok(()) } else { Err("not as it must be".into()) }
 }
 
 /// Reads a number of bytes: digits, and K, M or G behind them (thousands) if wanted.
