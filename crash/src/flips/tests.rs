@@ -1,8 +1,13 @@
 //! The oracle finds what is planted, and nothing else.
 
-use highwater::{FlushPolicy, Preparation};
+use highwater::{
+    Ack, Engine, FlushPolicy, LogOptions, Options, Preparation, ProducerId, RecordBatch,
+};
 
+use super::original::{CHECK, Proof};
 use super::*;
+use crate::scratch::{Files, read_files, write_files};
+use crate::written::{LOG, PRODUCER};
 
 const SEED: u64 = 26;
 const BATCHES: usize = 60;
@@ -65,6 +70,10 @@ fn a_record_that_is_not_the_one_written_is_found() -> Result<(), Failure> {
     original.written = good.continued(good.records.len() - 2, good.records.last().ok_or("some")?);
     let found = check(&original).unwrap_or_default();
     assert!(found.contains("offset 298 was read"), "{found}");
+    original.written = good;
+    original.times.iter_mut().for_each(|time| *time += 1_000_000);
+    let found = check(&original).unwrap_or_default();
+    assert!(found.contains("silently; 300 is proven"), "{found}");
     Ok(())
 }
 
