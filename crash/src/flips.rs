@@ -4,7 +4,7 @@
 //! Two states of one log are damaged: *closed*, where every byte of it was flushed, and *killed*,
 //! with an end above the mark. In the closed one whatever counts must be told. In the killed one
 //! damage above every mark that is still on the media cannot be told from a torn write, and is cut
-//! (`T2`, `T3` of docs/durability.md).
+//! (`T2`, `T3` of docs/durability.md); in the magic of a batch not even from the end (`T1`).
 
 mod original;
 

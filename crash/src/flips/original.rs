@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use highwater::inspect::{DumpItem, OutsideReader, dump, verify};
 use highwater::segment::HEADER_BYTES;
+use highwater::segment::batch::MAGIC;
 use highwater::segment::meta::{META_FILE_NAME, SLOT_BYTES};
 use highwater::{
     Ack, Engine, ErrorKind, Isolation, Log, LogOptions, Offset, Options, ProducerId, RecordBatch,
@@ -88,6 +89,14 @@ impl Original {
     pub(super) fn is_hit(&self, flip: &Flip) -> bool {
         flip.file.ends_with(META_FILE_NAME)
             || self.ends.get(&flip.file).is_some_and(|end| flip.byte() < *end)
+    }
+
+    /// Returns whether the flip hits the magic of a batch.
+    fn is_magic(&self, flip: &Flip) -> bool {
+        let start = flip.byte() / 8 * 8;
+        let magic = start..start + MAGIC.len();
+        magic.contains(&flip.byte())
+            && self.files.get(&flip.file).and_then(|bytes| bytes.get(magic)) == Some(&MAGIC)
     }
 
     /// Returns the highest mark that is still proven.
@@ -180,7 +189,12 @@ impl Original {
         let torn = verdicts.iter().any(|verdict| verdict.torn_tail.is_some());
         // A slot of an open log may be torn by a crash: that is no damage.
         let may_be_torn = !self.closed && flip.is_some_and(|flip| kind_of(&flip.file) == 0);
-        let must_tell = outcome.hit && !may_be_torn;
+        // Above all marks, bytes without the magic may as well be of an earlier use of the file.
+        let floor = Offset(wide(self.floor(flip)));
+        let is_plain = !self.closed
+            && flip.is_some_and(|flip| self.is_magic(flip))
+            && verdicts.iter().all(|verdict| verdict.log_end >= floor);
+        let must_tell = outcome.hit && !may_be_torn && !is_plain;
         outcome.told |= damaged;
         outcome.cut |= torn;
         if must_tell && !damaged && (self.closed || !torn) {
