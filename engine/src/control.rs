@@ -12,6 +12,7 @@ use highwater_io::threads::InlineIo;
 use highwater_io::{Blocking, EntryKind, Io, IoError, IoErrorKind, Platform};
 use highwater_segment::meta::{META_FILE_NAME, Mark};
 
+use crate::core::DetachedLog;
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names;
@@ -36,6 +37,10 @@ pub(crate) struct Control<I: Io> {
     /// then: the next opening rewrites what lies behind before it believes it. At most one entry a
     /// log.
     suspect: BTreeMap<String, Mark>,
+    /// What was flushed of the logs that left their shard. Should an opening of theirs fail, only
+    /// what lies behind is written anew: a power cut can harm what is being rewritten, on devices
+    /// that tear a sector.
+    flushed: BTreeMap<String, Mark>,
     device: Arc<Device>,
     /// What the engine holds for readers.
     budgets: ReaderBudgets,
@@ -96,9 +101,10 @@ impl<I: Io> Control<I> {
             }
         }
         let incarnation = random_u128(&mut io);
-        let (root, suspect, device) = (root.to_owned(), BTreeMap::new(), Device::new());
+        let (root, device) = (root.to_owned(), Device::new());
+        let (suspect, flushed) = (BTreeMap::new(), BTreeMap::new());
         let (names, budgets) = (BTreeSet::new(), ReaderBudgets::default());
-        Ok(Control { io, root, incarnation, names, suspect, device, budgets })
+        Ok(Control { io, root, incarnation, names, suspect, flushed, device, budgets })
     }
 
     /// Returns what is known of the file system, for the shards.
@@ -220,11 +226,14 @@ impl<I: Io> Control<I> {
         if self.device.failures() != failures_before && !is_own {
             // What it was told of its flushes is in doubt: what lies behind the mark is written
             // anew before it is believed, once.
-            rewrite_from = Some(rewrite_from.unwrap_or_default());
+            rewrite_from = Some(rewrite_from.unwrap_or(self.flushed_of(name)));
             result = self.open_once(name, options, rewrite_from);
         }
         match (&result, rewrite_from) {
-            (Ok(_), _) => drop(self.suspect.remove(name)),
+            (Ok(_), _) => {
+                self.suspect.remove(name);
+                self.flushed.remove(name);
+            }
             // Whatever this opening failed with: what failed before it is not mended yet.
             (Err(error), Some(mark)) => {
                 self.note_failure(name, error);
@@ -273,9 +282,21 @@ impl<I: Io> Control<I> {
         }
     }
 
-    /// Has the next opening of a log write anew what lies behind its mark.
+    /// Has the next opening of a log write anew what lies behind what is known to be flushed.
     pub(crate) fn note_doubt(&mut self, name: &str) {
-        self.suspect.entry(name.to_owned()).or_default();
+        let flushed = self.flushed_of(name);
+        self.suspect.entry(name.to_owned()).or_insert(flushed);
+    }
+
+    /// Remembers what was flushed of a log that left its shard, until it is opened again.
+    pub(crate) fn note_left(&mut self, name: &str, detached: &DetachedLog) {
+        self.flushed.insert(name.to_owned(), detached.flushed);
+    }
+
+    /// Returns what this process knows to be flushed of a log that is not open; what `log.meta`
+    /// says can be more, and counts then.
+    fn flushed_of(&self, name: &str) -> Mark {
+        self.flushed.get(name).copied().unwrap_or_default()
     }
 
     /// Remembers a log that could not be closed in order, for its next opening.

@@ -317,6 +317,9 @@ impl Inner {
         let detached = self.detach(entry, DetachReason::Maintenance).ok();
         self.shards.mailbox(entry.shard).push_control(Message::Forget { log: entry.number });
         lock(&self.logs).remove(name);
+        if let Some(detached) = &detached {
+            control.note_left(name, detached);
+        }
         let rewrite_from = detached.as_ref().and_then(DetachedLog::rewrite_from);
         let opened = control.open(name, &LogOptions::default(), rewrite_from)?;
         self.attach_new(opened, entry.settings, to, true)
@@ -364,6 +367,7 @@ impl Inner {
         let detached = detached.and_then(|answer| answer.recv().ok());
         let closed = match detached {
             Some(detached) => {
+                control.note_left(name, &detached);
                 let closed = control.close_log(name, &detached);
                 if let Err(error) = &closed {
                     control.note_failed_close(name, error, detached.rewrite_from());

@@ -380,6 +380,7 @@ impl<P: Platform> LocalEngine<P> {
         self.turn(Command::Detach { log: log.0, reason }, Wait::No);
         loop {
             if let Some(detached) = self.runner.shard.take_detached(log.0) {
+                self.control.note_left(&name, &detached);
                 return Ok((name, Some(detached)));
             }
             self.drive()?;

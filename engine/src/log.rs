@@ -340,6 +340,9 @@ impl Log {
         };
         // A log that an earlier failure left closed is not in the shard.
         let detached = self.inner.detach(&self.entry, DetachReason::Maintenance).ok();
+        if let Some(detached) = &detached {
+            control.note_left(&self.name, detached);
+        }
         let worked = work(control, &self.name, detached.as_ref());
         // After a refused or failed piece of work the log is opened as it is.
         let (opened, error) = match worked {

@@ -6,7 +6,6 @@ use highwater_segment::producers::ProducerTable;
 use highwater_segment::{Offset, RecordBatch};
 
 use super::*;
-use crate::core::DetachedLog;
 use crate::{Ack, Isolation, LocalEngine, LocalLog, Options};
 
 #[test]
@@ -198,4 +197,33 @@ fn a_truncation_is_not_believed_either_when_the_device_failed_meanwhile() {
         assert_eq!(opened.end.offset, Offset(1), "{fails_in}");
     }
     assert!(told >= 5, "{told} operations of the cut itself");
+}
+
+/// Found by the simulator (seed 1027541): the second attempt wrote the log anew from the mark of
+/// `log.meta` on, below what had long been flushed, and a cut tore what was being rewritten.
+#[test]
+fn what_was_flushed_is_not_rewritten_when_an_opening_fails() {
+    for (seed, nth) in (0..100).flat_map(|seed| (0..4).map(move |nth| (seed, nth))) {
+        let torn = SimProfile { tear_sectors: true, direct_io: false, ..Default::default() };
+        let disk = SimDisk::new(seed, torn);
+        let mut engine =
+            LocalEngine::open(disk.start_process(), &Options::at(ROOT)).expect("opens");
+        let careful = LogOptions { never_rewrite_flushed: Some(true), ..Default::default() };
+        let log = engine.log("orders", &careful).expect("made");
+        for _ in 0..8 {
+            append(&mut engine, log, Ack::LEADER_FLUSHED);
+        }
+        let flushed = engine.marks(log).flushed;
+        // One of the first attempt, and one of the second, which it makes by itself.
+        disk.inject(FaultRule::new("flush", "orders/0", Fault::FlushError));
+        disk.inject(FaultRule::new("flush", "orders/0", Fault::FlushError).nth(nth));
+        engine.reopen(log).expect_err("a flush failed");
+        disk.kill();
+        drop(engine);
+        disk.power_cut(Survival::Random(seed));
+        let mut engine =
+            LocalEngine::open(disk.start_process(), &Options::at(ROOT)).expect("opens");
+        let log = engine.log("orders", &careful).expect("there");
+        assert!(engine.marks(log).log_end >= flushed, "seed {seed}, flush {nth}: D2");
+    }
 }
