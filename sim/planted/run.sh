@@ -8,10 +8,11 @@
 #   --seeds N  seeds for each bug, at most (default 2000)
 #   --record   write what was measured into docs/planted-bugs.md
 #
-# The head of a patch says what it is: `bug:`, `crash:`, `caught-by:` (a command of highwater-sim),
-# and `args:`, if that command needs some. The unpatched sources go first, and must pass. Works in
-# ${CARGO_TARGET_DIR:-target}/planted and leaves the checkout alone (but for --record). Ends with 1 if a patch does not
-# apply or build, or a bug is not caught. docs/planted-bugs.md has the results.
+# The head of a patch says what it is: `bug:`, `crash:`, `caught-by:` (a command of highwater-sim, or
+# `test`: the engine's tests), and `args:`, if that command needs some. The unpatched sources go
+# first, and must pass. Works in ${CARGO_TARGET_DIR:-target}/planted and leaves the checkout alone
+# (but for --record). Ends with 1 if a patch does not apply or build, or a bug is not caught.
+# docs/planted-bugs.md has the results.
 set -euo pipefail
 
 usage() {
@@ -94,11 +95,21 @@ simulate() {
     local command=$1 extra
     read -ra extra <<< "$2"
     case $command in
-        storage) extra+=(--seeds "$seeds") ;;
+        storage) [[ $2 == *--seeds* ]] || extra+=(--seeds "$seeds") ;;
+        test) run_tests "${extra[@]}"; return ;;
         crash-states | corruptions | bit-flips | nth-failures) ;;
         *) echo "unknown command $command" > "$work/run.log"; return 0 ;;
     esac
     timeout 600 "$binary" "$command" "${extra[@]}" > "$work/run.log" 2>&1
+}
+
+# Runs tests of the engine as `simulate` runs a command; the first that fails is told likewise.
+run_tests() {
+    (cd "$tree" && timeout 600 cargo test --quiet --package highwater --test "$@") \
+        > "$work/test.log" 2>&1 && { tail -n 2 "$work/test.log" > "$work/run.log"; return 0; }
+    sed -n 's/^\([a-z_:]*\) --- FAILED$/FAILED \1: test: it fails/p' "$work/test.log" \
+        > "$work/run.log"
+    return 1
 }
 
 row() {
